@@ -1,0 +1,44 @@
+# One line a task. `make up` and `make test` do all their own set-up.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup lock up test test-vllm lint format types protos check clean
+
+setup: .venv/ready
+.venv/ready: pyproject.toml requirements.lock
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+lock: setup
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra local --group dev pyproject.toml -o requirements.lock
+
+up: setup
+	$(BIN)/tokenpool up --config tokenpool.yaml
+
+test: setup
+	$(BIN)/pytest
+
+test-vllm: setup
+	TOKENPOOL_VLLM_URL=$(URL) $(BIN)/pytest -m vllm
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+protos: setup
+	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --pyi_out=. protos/extproc/pb/*.proto
+
+check: lint test
+
+clean:
+	rm -rf .venv

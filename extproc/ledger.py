@@ -1,0 +1,122 @@
+"""The ledger's port: what verdicts and settlements need of the shared state, and the values they exchange with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from extproc.core.facts import Category
+from extproc.core.policy import Entitlement, Vector
+from extproc.core.refusal import Reason
+
+
+class LedgerUnavailable(Exception):  # noqa: N818 - it names the state of affairs
+    """The shared state cannot be reached in time. Refuse with 503, or decide without it; never let it escape."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """One request that asks for a lease. Pools are tried in the order given."""
+
+    lease: str
+    model: str
+    entitlement: Entitlement
+    pools: tuple[str, ...]
+    tokens: int  # debited from the buckets, weighted by the model's cost
+    kv_tokens: int  # held until settlement
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Where an entitlement stands after a decision; the source of the x-ratelimit headers."""
+
+    slots_limit: int
+    slots_left: int
+    slots_reset_ms: int  # when one more slot can be expected to be free; 0 where one is
+    tokens_limit: int
+    tokens_left: int
+    tokens_reset_ms: int  # when the buckets will be full again
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    pool: str
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    reason: Reason  # TOKENS_PER_SECOND, KV_TOKENS, CONCURRENCY or POOL_CAPACITY
+    retry_ms: int
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a settled request teaches the estimator."""
+
+    category: Category
+    text_bytes: int
+    messages: int
+    prompt_tokens: int  # the text's share of what the server counted
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of a lease."""
+
+    lease: str
+    model: str
+    tokens: int  # charged, weighted by the model's cost
+    prompt_tokens: int
+    completion_tokens: int
+    observation: Observation | None = None
+    expired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiredLease:
+    lease: str
+    entitlement: str
+    pool: str
+    tokens: int
+    kv_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class EntitlementState:
+    in_use: Vector  # tokens_per_second: tokens held by leases, spread over the entitlement's window
+    peak: Vector  # the most ever in use at one instant (tokens_per_second: 0, not recorded)
+    balance_tokens: int  # what both buckets hold now; negative after over-use
+    settled_prompt_tokens: int = 0
+    settled_completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    in_use: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    pools: dict[str, PoolState] = field(default_factory=dict)
+    entitlements: dict[str, EntitlementState] = field(default_factory=dict)
+    leases: int = 0
+    bytes_per_token: dict[str, float] = field(default_factory=dict)  # by category, once observed
+
+
+class Ledger(Protocol):
+    """Every method raises LedgerUnavailable where the shared state cannot be reached within its time."""
+
+    async def admit(self, demand: Demand) -> Admitted | Refused: ...
+
+    async def settle(self, settlement: Settlement) -> bool:
+        """True where this call settled the lease; False where it was settled or expired before."""
+
+    async def expired(self, model: str, limit: int) -> tuple[ExpiredLease, ...]:
+        """Leases past their deadline, oldest first; they are settled like any other, with `expired` set."""
+
+    async def state(self, model: str) -> ModelState: ...
+
+    async def alive(self) -> bool: ...
