@@ -1,0 +1,1 @@
+../extproc/envoy_config/strip_usage.lua
