@@ -1,5 +1,7 @@
-"""The dynamic metadata by which the sidecar and Envoy speak of one request: written by a verdict, read by Envoy's
-routes, header mutations and access log, and back in the access-log entry that settles it."""
+"""The dynamic metadata by which the sidecar and Envoy speak of one request.
+
+Written by a verdict; read by Envoy's routes, header mutations and access log; back in the entry that settles it.
+"""
 
 NAMESPACE = "tokenpool"
 VERDICT = "verdict"  # "admit" | "refuse"; absent: the sidecar never saw the request

@@ -1,0 +1,123 @@
+-- Turn leases into what was really used: once, however often it is called.
+-- KEYS  1 entitlements  2 pools  3 leases  4 deadlines  5 settled  6 estimates
+-- ARGV  1 now in ms, '' for the server's clock  2 key lifetime in ms  3 lifetime of what is learned, in ms
+--       4 decay of the averages (beta)  5 prior bytes per token  6 prior tokens a message  7 output quantile (p)
+--       per settlement 8: lease, tokens charged, prompt tokens, completion tokens (both for the totals),
+--                    category ('' teaches nothing), text bytes, messages, prompt tokens of that text
+-- Returns a flat list, one a settlement: 1 settled now, 0 settled or expired before
+--
+-- What is learned, in the estimates hash (numbers with spaces between, 17 digits):
+--   "CATEGORY" and "CATEGORY ENTITLEMENT" -> n, mean bytes per token, mean absolute deviation
+--   "overhead" -> n, mean tokens a message beside its text;   "output ENTITLEMENT" -> n, quantile of completion tokens
+-- Bias-corrected exponential averages: the newest of n weighs (1 - beta) / (1 - beta^n). The same arithmetic as
+-- core/estimate.py, and a test says so.
+local now = now_ms(ARGV[1])
+local beta, prior, prior_overhead, p = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+
+local function learned(field, ...)
+  local text = redis.call('HGET', KEYS[6], field)
+  return text and unpacked(text) or { ... }
+end
+local function learn(field, ...)
+  local texts = {}
+  for i, value in ipairs({ ... }) do texts[i] = string.format('%.17g', value) end
+  redis.call('HSET', KEYS[6], field, table.concat(texts, ' '))
+end
+local function weight(n) return (1 - beta) / (1 - beta ^ n) end
+
+-- A far-off observation of one tenant moves the average of all by no more than a doubling would.
+local function learn_ratio(field, observed, bounded)
+  local record = learned(field, 0, prior, 0)
+  local n, mean, deviation = record[1] + 1, record[2], record[3]
+  if bounded and n > 10 then observed = math.min(math.max(observed, mean / 2), mean * 2) end
+  local w = weight(n)
+  learn(field, n, mean + w * (observed - mean), deviation + w * (math.abs(observed - mean) - deviation))
+end
+
+local function learn_prompt(entitlement, category, bytes, messages, tokens)
+  local overhead = learned('overhead', 0, prior_overhead)
+  if messages > 0 and bytes < 128 * messages then  -- short texts tell the template's tokens, not the ratio
+    local ratio = learned(category .. ' ' .. entitlement, 0, learned(category, 0, prior)[2])[2]
+    local observed, n = math.min(math.max((tokens - bytes / ratio) / messages, 0), 64), overhead[1] + 1
+    learn('overhead', n, overhead[2] + weight(n) * (observed - overhead[2]))
+  elseif bytes > 0 then
+    local observed = bytes / math.max(1, tokens - overhead[2] * messages)
+    learn_ratio(category, observed, true)
+    learn_ratio(category .. ' ' .. entitlement, observed, false)
+  end
+end
+
+-- Robbins-Monro on the logarithm: up by p, down by 1 - p, in steps that shrink to a floor.
+local function learn_output(entitlement, tokens)
+  local record = learned('output ' .. entitlement, 0, tokens)
+  local n, step = record[1] + 1, math.max(0.05, 1 / math.sqrt(record[1] + 1))
+  learn('output ' .. entitlement, n, math.max(1, record[2] * math.exp(step * (tokens > record[2] and p or p - 1))))
+end
+
+local records = { [KEYS[1]] = {}, [KEYS[2]] = {} }
+local function record(key, name)  -- false where the server lost it: the lease is then all that is left to remove
+  if records[key][name] == nil then
+    local text = redis.call('HGET', key, name)
+    records[key][name] = text and unpacked(text)
+  end
+  return records[key][name]
+end
+
+local function smoothed(hold_ms, since)
+  local lasted = math.max(1, now - since)
+  return hold_ms == 0 and lasted or math.floor(hold_ms + (lasted - hold_ms) / 8 + 0.5)
+end
+
+local function release_entitlement(e, l, to_level, refund)
+  e[E.held], e[E.kv], e[E.slots] = e[E.held] - l.tokens, e[E.kv] - l.kv, e[E.slots] - 1
+  if l.in_base == 1 then e[E.base_kv], e[E.base_slots] = e[E.base_kv] - l.kv, e[E.base_slots] - 1 end
+  e[E.level], e[E.excess] = e[E.level] + to_level, e[E.excess] + refund - to_level
+  e[E.hold_ms] = smoothed(e[E.hold_ms], l.since)
+end
+
+local function release_pool(q, l, to_level, refund)
+  q[P.held], q[P.kv], q[P.slots], q[P.level] = q[P.held] - l.tokens, q[P.kv] - l.kv, q[P.slots] - 1, q[P.level] + refund
+  if l.tier == 0 then q[P.level0] = q[P.level0] + to_level end
+  if l.tier == 1 then q[P.level1] = q[P.level1] + to_level end
+  if l.in_base == 1 and l.tier == 0 then q[P.kv0], q[P.slots0] = q[P.kv0] - l.kv, q[P.slots0] - 1 end
+  if l.in_base == 1 and l.tier == 1 then q[P.kv1], q[P.slots1] = q[P.kv1] - l.kv, q[P.slots1] - 1 end
+  q[P.hold_ms] = smoothed(q[P.hold_ms], l.since)
+end
+
+-- Give back what was held; the difference to what is charged goes to the bucket that gave most of it.
+local function release(entitlement, pool, values, charged)
+  local l = { tier = values[1], in_base = values[2], tokens = values[3], kv = values[4], since = values[7] }
+  local from_level, from_excess, refund = values[5], values[6], (l.tokens - charged) * 1000
+  local to_level = math.min(refund, from_level)
+  if refund < 0 and from_level < from_excess then to_level = 0 end
+  local e, q = record(KEYS[1], entitlement), record(KEYS[2], pool)
+  if e then release_entitlement(e, l, to_level, refund) end
+  if q then release_pool(q, l, to_level, refund) end
+end
+
+local answer = {}
+for at = 8, #ARGV, 8 do
+  local id, text = ARGV[at], redis.call('HGET', KEYS[3], ARGV[at])
+  if text then
+    local entitlement, pool, rest = string.match(text, '^(%S+) (%S+) (.+)$')
+    release(entitlement, pool, unpacked(rest), tonumber(ARGV[at + 1]))
+    redis.call('HDEL', KEYS[3], id)
+    redis.call('ZREM', KEYS[4], id)
+    redis.call('HINCRBY', KEYS[5], entitlement .. ' prompt', ARGV[at + 2])
+    redis.call('HINCRBY', KEYS[5], entitlement .. ' completion', ARGV[at + 3])
+    if ARGV[at + 4] ~= '' then
+      learn_prompt(entitlement, ARGV[at + 4], tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6]), tonumber(ARGV[at + 7]))
+      if tonumber(ARGV[at + 3]) > 0 then learn_output(entitlement, tonumber(ARGV[at + 3])) end
+    end
+  end
+  answer[#answer + 1] = text and 1 or 0
+end
+
+for key, changed in pairs(records) do
+  for name, values in pairs(changed) do
+    if values then redis.call('HSET', key, name, packed(values)) end
+  end
+end
+for i = 1, 4 do redis.call('PEXPIRE', KEYS[i], ARGV[2]) end
+for i = 5, 6 do redis.call('PEXPIRE', KEYS[i], ARGV[3]) end
+return answer

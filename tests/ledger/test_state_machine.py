@@ -1,0 +1,264 @@
+"""Random lives of leases on a real server, checked after every step against the promises of admission."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from extproc.core.policy import Entitlement, Model, Policy, ServiceClass, Vector
+from extproc.core.refusal import Reason
+from extproc.ledger import Admitted, Demand, ModelState, Refused, Settlement
+from extproc.redis_ledger import RedisLedger, connect
+from tests.ledger.conftest import LEASE_MS, Silent, entitlement, model
+
+
+@dataclass(frozen=True)
+class World:
+    """One model and its tenants; with plentiful rates only occupancy can refuse, and refusals are checked exactly."""
+
+    plentiful: bool
+    model: Model
+    entitlements: tuple[Entitlement, ...]
+
+    @property
+    def by_name(self) -> dict[str, Entitlement]:
+        return {e.name: e for e in self.entitlements}
+
+
+def world(rate: int) -> World:
+    entitlements = (
+        entitlement("dedicated", ServiceClass.DEDICATED, Vector(40 * rate, 200, 2)),
+        entitlement("guaranteed", ServiceClass.GUARANTEED, Vector(60 * rate, 300, 3), Vector(120 * rate, 700, 6)),
+        entitlement("elastic", ServiceClass.ELASTIC, Vector(50 * rate, 300, 2), Vector(150 * rate, 900, 9)),
+        entitlement("spot", ServiceClass.SPOT, Vector(300 * rate, 2000, 12)),
+        entitlement("preemptible", ServiceClass.PREEMPTIBLE, Vector(300 * rate, 2000, 12)),
+    )
+    return World(rate > 1, model(short=Vector(400 * rate, 900, 8), long=Vector(200 * rate, 1800, 6)), entitlements)
+
+
+NAMES = ("dedicated", "guaranteed", "elastic", "spot", "preemptible")
+
+
+@dataclass
+class Live:
+    name: str
+    pool: str
+    tokens: int
+    kv: int
+    deadline_ms: int
+
+
+class LedgerLife(RuleBasedStateMachine):
+    """Three sidecars share one server; the test sets the class attributes."""
+
+    url = ""
+    world = world(1)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.now = 5_000_000
+        self.live: dict[str, Live] = {}
+        self.gone: list[str] = []
+        self.charged = dict.fromkeys(self.world.by_name, 0)
+        self.over_use = dict.fromkeys(self.world.by_name, 0)
+        self.settled = dict.fromkeys(self.world.by_name, 0)
+        self.count = 0
+
+    def run(self, awaitable):  # type: ignore[no-untyped-def]
+        return self.loop.run_until_complete(awaitable)
+
+    @initialize()
+    def start(self) -> None:
+        async def make() -> list[RedisLedger]:
+            client = connect(self.url)
+            await client.flushall()
+            await client.aclose()
+            policy = Policy((self.world.model,), self.world.entitlements)
+            return [
+                RedisLedger(
+                    connect(self.url), policy, Silent(), lease_ms=LEASE_MS, timeout_ms=2000, now_ms=lambda: self.now
+                )
+                for _ in range(3)
+            ]
+
+        self.ledgers = self.run(make())
+        self.started = self.now
+
+    def teardown(self) -> None:
+        async def close() -> None:
+            for ledger in self.ledgers:
+                await ledger.close()
+
+        if hasattr(self, "ledgers"):
+            self.run(close())
+        self.loop.close()
+
+    def read(self) -> ModelState:
+        return self.run(self.ledgers[0].state("m"))  # type: ignore[no-any-return]
+
+    @rule(
+        names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=4),
+        tokens=st.integers(1, 400),
+        kv=st.integers(1, 400),
+        pools=st.sampled_from([("short", "long"), ("long",), ("short",), ("long", "short")]),
+    )
+    def ask_at_once(self, names: list[str], tokens: int, kv: int, pools: tuple[str, ...]) -> None:
+        before = self.read()
+        demands = []
+        for name in names:
+            self.count += 1
+            demands.append(Demand(f"lease-{self.count}", "m", self.world.by_name[name], pools, tokens, kv))
+
+        async def ask() -> list[Admitted | Refused]:
+            calls = [self.ledgers[i % 3].admit(demand) for i, demand in enumerate(demands)]
+            return list(await asyncio.gather(*calls))
+
+        answers = self.run(ask())
+        for demand, answer in zip(demands, answers, strict=True):
+            if isinstance(answer, Admitted):
+                self.live[demand.lease] = Live(demand.entitlement.name, answer.pool, tokens, kv, self.now + LEASE_MS)
+                self.charged[demand.entitlement.name] += tokens
+        if len(demands) == 1 and isinstance(answers[0], Refused):
+            self.check_refusal(demands[0], answers[0], before)
+
+    def check_refusal(self, demand: Demand, answer: Refused, before: ModelState) -> None:
+        """Nobody is refused while a unit he may use is free; and never a guaranteed one within its base."""
+        e, state = demand.entitlement, before.entitlements.get(demand.entitlement.name)
+        used = state.in_use if state else Vector()
+        balance = state.balance_tokens if state else 10 * e.caps.tokens_per_second
+        assert answer.retry_ms > 0
+        if answer.reason is Reason.TOKENS_PER_SECOND:
+            assert demand.tokens > balance
+        elif answer.reason is Reason.KV_TOKENS:
+            assert used.kv_tokens + demand.kv_tokens > e.caps.kv_tokens
+        elif answer.reason is Reason.CONCURRENCY:
+            assert used.concurrency + 1 > e.caps.concurrency
+        elif self.world.plentiful:
+            assert not self.inside_base(e, used, demand), "a promise was broken"
+            assert all(self.short_of_room(name, demand, before) for name in demand.pools)
+
+    def inside_base(self, e: Entitlement, used: Vector, demand: Demand) -> bool:
+        fits = used.kv_tokens + demand.kv_tokens <= e.base.kv_tokens and used.concurrency < e.base.concurrency
+        return e.service_class.tier == 0 and fits
+
+    def short_of_room(self, name: str, demand: Demand, before: ModelState) -> bool:
+        """Even with every promise of a higher class unclaimed, the most that may be kept from this one."""
+        capacity, used = self.world.model.pool(name).capacity, Vector()
+        if name in before.pools:
+            used = before.pools[name].in_use
+        tier = demand.entitlement.service_class.tier
+        kept = Vector()
+        for e in self.world.entitlements:
+            if e.service_class.tier < max(tier, 1):
+                kept += e.base
+        return (
+            used.kv_tokens + demand.kv_tokens + kept.kv_tokens > capacity.kv_tokens
+            or used.concurrency + 1 + kept.concurrency > capacity.concurrency
+        )
+
+    @precondition(lambda self: self.live)
+    @rule(data=st.data(), share=st.sampled_from([0.0, 0.3, 1.0, 1.0, 1.7]), twice=st.booleans())
+    def settle(self, data: st.DataObject, share: float, twice: bool) -> None:  # noqa: FBT001
+        lease = data.draw(st.sampled_from(sorted(self.live)))
+        found = self.live.pop(lease)
+        used = int(found.tokens * share)
+        settlement = Settlement(lease, "m", used, used, 0)
+
+        async def settle() -> list[bool]:
+            return list(await asyncio.gather(*(ledger.settle(settlement) for ledger in self.ledgers[: 1 + twice])))
+
+        assert sum(self.run(settle())) == 1
+        self.charged[found.name] += used - found.tokens
+        self.over_use[found.name] += max(0, used - found.tokens)
+        self.settled[found.name] += used
+        self.gone.append(lease)
+
+    @precondition(lambda self: self.gone)
+    @rule(data=st.data())
+    def settle_again(self, data: st.DataObject) -> None:
+        lease = data.draw(st.sampled_from(self.gone))
+        assert not self.run(self.ledgers[1].settle(Settlement(lease, "m", 77, 77, 0)))
+
+    @rule(ms=st.sampled_from([1, 250, 3_000, 20_000, LEASE_MS]))
+    def pass_time(self, ms: int) -> None:
+        self.now += ms
+
+    @rule()
+    def sweep(self) -> None:
+        due = {lease for lease, live in self.live.items() if live.deadline_ms <= self.now}
+        found = self.run(self.ledgers[2].expired("m", 1000))
+        assert {lease.lease for lease in found} == due
+        for lease in found:
+            settlement = Settlement(lease.lease, "m", lease.tokens, 0, 0, expired=True)
+            assert self.run(self.ledgers[2].settle(settlement))
+            del self.live[lease.lease]
+            self.gone.append(lease.lease)
+
+    @invariant()
+    def counters_are_the_sum_of_the_leases(self) -> None:
+        state = self.read()
+        assert state.leases == len(self.live)
+        for name, entry in state.entitlements.items():
+            mine = [lease for lease in self.live.values() if lease.name == name]
+            assert entry.in_use == Vector(-(-sum(x.tokens for x in mine) // 10), sum(x.kv for x in mine), len(mine))
+            assert entry.settled_prompt_tokens == self.settled[name]
+        for name, pool in state.pools.items():
+            there = [lease for lease in self.live.values() if lease.pool == name]
+            assert pool.in_use == Vector(-(-sum(x.tokens for x in there) // 10), sum(x.kv for x in there), len(there))
+
+    @invariant()
+    def nobody_is_above_his_caps_and_no_pool_above_its_capacity(self) -> None:
+        state = self.read()
+        for name, entry in state.entitlements.items():
+            caps = self.world.by_name[name].caps
+            assert entry.in_use.kv_tokens <= caps.kv_tokens
+            assert entry.in_use.concurrency <= caps.concurrency
+            seconds = (self.now - self.started) / 1000
+            assert self.charged[name] - self.over_use[name] <= caps.tokens_per_second * (10 + seconds)
+        for name, pool in state.pools.items():
+            capacity = self.world.model.pool(name).capacity
+            assert pool.in_use.kv_tokens <= capacity.kv_tokens
+            assert pool.in_use.concurrency <= capacity.concurrency
+
+    @invariant()
+    def every_promise_can_be_claimed_now(self) -> None:
+        """What is free in each pool holds whatever the reserved classes have not claimed of it."""
+        for name in ("short", "long"):
+            there = [lease for lease in self.live.values() if lease.pool == name]
+            capacity = self.world.model.pool(name).capacity
+            for unit, used in (("kv_tokens", sum(x.kv for x in there)), ("concurrency", len(there))):
+                claimable = sum(
+                    max(
+                        0,
+                        getattr(e.base, unit)
+                        - sum(x.kv if unit == "kv_tokens" else 1 for x in there if x.name == e.name),
+                    )
+                    for e in self.world.entitlements
+                    if e.service_class.tier == 0
+                )
+                assert getattr(capacity, unit) - used >= claimable
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("rate", [1, 1_000], ids=["scarce rates", "plentiful rates"])
+def test_the_promises_hold_after_every_step(redis_url: str, rate: int) -> None:
+    machine = type("Machine", (LedgerLife,), {"url": redis_url, "world": world(rate)})
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        machine,
+        settings=settings(
+            max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
