@@ -71,14 +71,14 @@ def _duplicates(values: Iterable[tuple[str, KeyPath]], message: str) -> Iterator
 
 def _known_models(found: Found) -> Iterator[Problem]:
     names = found.valid.model_names
+    if not names:
+        return  # what is wrong with the models is reported already
     aliases = {alias: part.name for part in found.models.values() for alias in part.aliases}
     for index, part in found.entitlements.items():
         if part.model in names:
             continue
         near = get_close_matches(part.model, names, n=1)
-        hint = f"the models are {', '.join(sorted(names))}" if names else "there are none"
-        if near:
-            hint = f"did you mean {near[0]}?"
+        hint = f"did you mean {near[0]}?" if near else f"the models are {', '.join(sorted(names))}"
         if part.model in aliases:
             hint = f"it is an alias: write {aliases[part.model]}"
         yield Problem(("entitlements", index, "model"), f"no model is named {part.model!r}; {hint}")
@@ -88,18 +88,16 @@ def _keys(found: Found) -> Iterator[Problem]:
     owners: dict[tuple[str, str], int] = {}
     for index, part in found.entitlements.items():
         for key in found.keys[index]:
-            owner = owners.setdefault((part.model, key.hash), index)
-            if owner != index:
-                yield key.problem(
-                    f"this key belongs to {found.entitlements[owner].name} of the same model already; "
-                    "a key names one entitlement of a model"
-                )
-        hashes = [key.hash for key in found.keys[index]]
-        yield from (
-            key.problem("this key is listed twice; keep one")
-            for position, key in enumerate(found.keys[index])
-            if key.hash in hashes[:position]
-        )
+            pair = (part.model, key.hash)
+            if pair in owners:
+                yield key.problem(_taken(found.entitlements[owners[pair]].name, own=owners[pair] == index))
+            owners.setdefault(pair, index)
+
+
+def _taken(owner: str, *, own: bool) -> str:
+    if own:
+        return "this key is listed twice; keep one"
+    return f"this key belongs to {owner} of the same model already; a key names one entitlement of a model"
 
 
 def _bursts(found: Found) -> Iterator[Problem]:

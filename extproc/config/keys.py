@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +49,9 @@ def _keys(index: int, part: EntitlementPart, folder: Path) -> Iterator[Key | Pro
 
 def _from_file(file: Path, path: KeyPath) -> Iterator[Key | Problem]:
     try:
-        if not file.is_file() or file.stat().st_size > _MAX_FILE_BYTES:
-            yield Problem(path, f"is not a file of at most {_MAX_FILE_BYTES} bytes: {str(file)!a}")
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_FILE_BYTES:
+            yield Problem(path, f"must be a plain file of at most {_MAX_FILE_BYTES} bytes: {str(file)!a}")
             return
         text = file.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:

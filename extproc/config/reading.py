@@ -60,8 +60,12 @@ def _complaint(error: YAMLError) -> str:
     if not isinstance(error, MarkedYAMLError):  # a character that YAML forbids; its first line says which
         return str(error).partition("\n")[0]
     complaint = f"{error.context}, {error.problem}" if error.context else str(error.problem)
-    hint = "; indent with spaces, not tabs" if "'\\t'" in complaint else ""
-    return " ".join(complaint.split()) + hint
+    begun = error.context_mark
+    if begun is not None and begun.line != error.problem_mark.line:
+        complaint += f"; it begins on line {begun.line + 1}"
+    if "'\\t'" in complaint:
+        complaint += "; indent with spaces, not tabs"
+    return " ".join(complaint.split())
 
 
 def _line(error: YAMLError) -> int:

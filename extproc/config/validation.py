@@ -96,12 +96,12 @@ _WANTED = {
     "float_type": "a number",
     "finite_number": "a finite number",
     "bool_type": "true or false",
-    "string_type": "text",
+    "string_type": "text (put quotes around it)",
     "list_type": "a list",
     "dict_type": "a mapping of names to values",
     "model_type": "a mapping of keys to values",
-    "greater_than_equal": "at least {ge}",
-    "less_than_equal": "at most {le}",
+    "greater_than_equal": "at least {ge:.0f}",
+    "less_than_equal": "at most {le:.0f}",
 }
 
 
