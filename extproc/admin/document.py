@@ -1,0 +1,80 @@
+"""The JSON document of `/api/v1/state`: what was promised beside what is in use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from extproc.core.policy import Entitlement, Model, Policy, Pool, Vector
+from extproc.ledger import EntitlementState, ModelState, PoolState
+
+
+def document(
+    policy: Policy,
+    states: Mapping[str, ModelState],
+    degraded: bool,
+    live_servers: Mapping[tuple[str, str], int] | None = None,
+) -> dict[str, Any]:
+    """Everything the policy names, and nothing else; what the ledger does not know yet is idle.
+
+    Args:
+        policy: the models and entitlements to show.
+        states: by model name.
+        degraded: whether requests are decided without the shared state.
+        live_servers: by (model, pool); a pool that is not in it counts all its endpoints.
+    """
+    live = live_servers or {}
+    models = {
+        model.name: _model(model, policy.entitlements, states.get(model.name, ModelState()), live)
+        for model in policy.models
+    }
+    return {"models": models, "degraded": degraded}
+
+
+def _model(
+    model: Model, entitlements: tuple[Entitlement, ...], state: ModelState, live: Mapping[tuple[str, str], int]
+) -> dict[str, Any]:
+    return {
+        "pools": {
+            pool.name: _pool(pool, state.pools.get(pool.name), live.get((model.name, pool.name), len(pool.endpoints)))
+            for pool in model.pools
+        },
+        "entitlements": {
+            entitlement.name: _entitlement(entitlement, state.entitlements.get(entitlement.name))
+            for entitlement in entitlements
+            if entitlement.model == model.name
+        },
+        "leases": state.leases,
+        "bytes_per_token": dict(state.bytes_per_token),
+    }
+
+
+def _pool(pool: Pool, state: PoolState | None, servers: int) -> dict[str, Any]:
+    return {
+        "capacity": asdict(pool.server_capacity.times(servers)),
+        "in_use": asdict(state.in_use if state else Vector()),
+        "servers": servers,
+    }
+
+
+def _entitlement(entitlement: Entitlement, known: EntitlementState | None) -> dict[str, Any]:
+    state = known or _untouched(entitlement)
+    return {
+        "class": entitlement.service_class.value,
+        "base": asdict(entitlement.base),
+        "burst": asdict(entitlement.caps),
+        "share": asdict(entitlement.base),  # until shares are set from demand, everybody's is what was promised
+        "in_use": asdict(state.in_use),
+        "peak": asdict(state.peak),
+        "balance_tokens": state.balance_tokens,
+        "settled": {"prompt": state.settled_prompt_tokens, "completion": state.settled_completion_tokens},
+        "debt": 0.0,
+        "weight": 1.0,
+    }
+
+
+def _untouched(entitlement: Entitlement) -> EntitlementState:
+    """Where nobody has used an entitlement yet: its buckets are full."""
+    full = entitlement.caps.tokens_per_second * entitlement.window_seconds
+    return EntitlementState(in_use=Vector(), peak=Vector(), balance_tokens=full)
