@@ -1,0 +1,84 @@
+"""How long a simulated server takes: prefill time by prompt length, decode-step time by batch size."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Straight lines between points; constant before the first, the last line's slope after the last."""
+
+    points: tuple[tuple[float, float], ...]  # (x, ms), x ascending, at least one
+
+    def __post_init__(self) -> None:
+        if not self.points or any(right[0] <= left[0] for left, right in pairwise(self.points)):
+            raise ValueError("a curve needs points with ascending x")
+        if any(not math.isfinite(ms) or ms < 0 for _, ms in self.points):
+            raise ValueError("a curve's times must be finite and not negative")
+
+    def at(self, x: float) -> float:
+        if x <= self.points[0][0] or len(self.points) == 1:
+            return self.points[0][1]
+        segments = tuple(pairwise(self.points))
+        (x0, y0), (x1, y1) = next((s for s in segments if x <= s[1][0]), segments[-1])
+        return max(0.0, y0 + (y1 - y0) * (x - x0) / (x1 - x0))
+
+    def divided_by(self, divisor: float) -> Curve:
+        return Curve(tuple((x, ms / divisor) for x, ms in self.points))
+
+
+# Medians of five runs or more, llama2-70b on eight A100-80GB (tensor parallel 8), from Splitwise's performance data
+# (ISCA 2024, github.com/Mutinifni/splitwise-sim, data/perf_model.csv, MIT). Prefill: batch 1, prompt_time by
+# prompt_size. Decode: prompts of 512 tokens, token_time by batch_size.
+A100_LLAMA2_70B_PREFILL = Curve(
+    ((128, 65.3), (256, 66.8), (512, 93.0), (1024, 154.5), (2048, 274.2), (4096, 661.2), (8192, 1549.8)),
+)
+A100_LLAMA2_70B_DECODE = Curve(
+    ((1, 44.9), (2, 44.9), (4, 45.8), (8, 46.5), (16, 50.4), (32, 53.0), (64, 71.6)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    prefill: Curve = A100_LLAMA2_70B_PREFILL  # x: prompt tokens
+    decode: Curve = A100_LLAMA2_70B_DECODE  # x: sequences in the batch
+
+    def prefill_ms(self, prompt_tokens: int) -> float:
+        return self.prefill.at(prompt_tokens) if prompt_tokens > 0 else 0.0
+
+    def decode_step_ms(self, batch: int) -> float:
+        return self.decode.at(batch) if batch > 0 else 0.0
+
+    def step_ms(self, decoding: int, new_tokens: int, context_tokens: int) -> float:
+        """One engine step: `decoding` sequences gain a token, `new_tokens` of prompts are read.
+
+        Chunks of a long prompt add up to that prompt's prefill time: each costs what it adds after
+        `context_tokens` (the longest part already read). Short prompts read together share the fixed cost.
+        Reading is added to decoding in full, although a GPU overlaps some of it: the slower side of the truth.
+        """
+        read_ms = 0.0
+        if new_tokens:
+            read_ms = self.prefill_ms(context_tokens + new_tokens) - self.prefill_ms(context_tokens)
+        return self.decode_step_ms(decoding) + read_ms
+
+    def faster(self, speed: float) -> Timing:
+        return Timing(self.prefill.divided_by(speed), self.decode.divided_by(speed))
+
+
+def constant_decode(step_ms: float) -> Curve:
+    return Curve(((1, step_ms),))
+
+
+def linear_prefill(ms_per_1k: float) -> Curve:
+    return Curve(((0, 0.0), (1000, ms_per_1k)))
+
+
+def decode_for(tokens_per_second: float, sequences: int) -> Curve:
+    """The decode time at which a full batch generates the given tokens a second, whatever the batch size.
+
+    16 sequences at 240 tokens a second are 15 a second each: a step of 66.7 ms.
+    """
+    return constant_decode(1000.0 * sequences / tokens_per_second)
