@@ -1,1 +1,31 @@
-"""The command line."""
+"""The command line. Command modules import only click at the top, so that no command pays for another's imports."""
+
+from __future__ import annotations
+
+import click
+
+from extproc.cli.check import check
+from extproc.cli.envoy import envoy
+from extproc.cli.failures import OneLineGroup
+from extproc.cli.key import key
+from extproc.cli.serve import serve, worker
+from extproc.cli.sim import sim
+from extproc.cli.status import status
+from extproc.cli.up import up
+
+
+@click.group(
+    "tokenpool", cls=OneLineGroup, context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]}
+)
+@click.version_option(package_name="tokenpool", prog_name="tokenpool", message="%(prog)s %(version)s")
+def main() -> None:
+    """Token budgets, pools and entitlements for fleets of vLLM servers, beside Envoy.
+
+    Start with everything on this machine, simulated servers included:
+
+        tokenpool up --config tokenpool.yaml
+    """
+
+
+for command in (up, serve, worker, check, envoy, key, status, sim):
+    main.add_command(command)

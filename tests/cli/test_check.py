@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from extproc.cli import main
+from extproc.config import ConfigError, load, warnings
+
+EXAMPLE = Path(__file__).parents[2] / "tokenpool.yaml"
+BROKEN = Path(__file__).parents[1] / "config" / "five_mistakes.yaml"
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["check", *arguments])
+
+
+def test_a_right_file_is_summed_up() -> None:
+    result = run(str(EXAMPLE))
+    assert (result.exit_code, result.stderr) == (0, "")
+    rows = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert rows[0] == f"{EXAMPLE} is right: 1 model, 4 entitlements."
+    assert "llama-3-8b short 1 8,192 2,400 262,144 64" in rows
+    assert "llama-3-8b guaranteed 1 800 60,000 16" in rows
+
+
+def test_json_of_a_right_file_has_the_sums() -> None:
+    document = json.loads(run(str(EXAMPLE), "--json").stdout)
+    assert document["ok"]
+    model = document["models"]["llama-3-8b"]
+    assert model["capacity"] == {"tokens_per_second": 3300, "kv_tokens": 786_432, "concurrency": 80}
+    assert model["promised"]["guaranteed"]["tokens_per_second"] == 800
+    assert model["promised"]["spot"]["tokens_per_second"] == 0
+
+
+def test_every_mistake_is_printed_and_the_code_is_1() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(BROKEN)
+    result = run(str(BROKEN))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines() == [f"tokenpool: {mistake}" for mistake in caught.value.mistakes]
+
+
+def test_json_of_a_wrong_file_has_every_mistake() -> None:
+    result = run(str(BROKEN), "--json")
+    document = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert not document["ok"]
+    assert len(document["mistakes"]) == 5
+    assert document["mistakes"][0].keys() == {"source", "line", "key", "message"}
+
+
+def test_a_warning_leaves_the_code_at_0(tmp_path: Path) -> None:
+    file = tmp_path / "doubtful.yaml"
+    file.write_text(EXAMPLE.read_text().partition("entitlements:")[0])
+    result = run(str(file))
+    [doubt] = warnings(load(file))
+    assert result.exit_code == 0
+    assert result.stderr == f"tokenpool: {file}: warning: {doubt}\n"
+
+
+def test_the_file_may_be_an_option_as_with_other_commands() -> None:
+    assert run("--config", str(EXAMPLE)).stdout == run(str(EXAMPLE)).stdout
