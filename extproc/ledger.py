@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from extproc.core.estimate import Beliefs
 from extproc.core.facts import Category
 from extproc.core.policy import Entitlement, Vector
 from extproc.core.refusal import Reason
+from extproc.core.wording import Limits
 
 
 class LedgerUnavailable(Exception):  # noqa: N818 - it names the state of affairs
@@ -24,18 +27,6 @@ class Demand:
     pools: tuple[str, ...]
     tokens: int  # debited from the buckets, weighted by the model's cost
     kv_tokens: int  # held until settlement
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Where an entitlement stands after a decision; the source of the x-ratelimit headers."""
-
-    slots_limit: int
-    slots_left: int
-    slots_reset_ms: int  # when one more slot can be expected to be free; 0 where one is
-    tokens_limit: int
-    tokens_left: int
-    tokens_reset_ms: int  # when the buckets will be full again
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +50,7 @@ class Observation:
     text_bytes: int
     messages: int
     prompt_tokens: int  # the text's share of what the server counted
-    completion_tokens: int
+    stream_bytes: int = 0  # of the answer, where it was streamed
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +63,6 @@ class Settlement:
     prompt_tokens: int
     completion_tokens: int
     observation: Observation | None = None
-    expired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +105,10 @@ class Ledger(Protocol):
         """True where this call settled the lease; False where it was settled or expired before."""
 
     async def expired(self, model: str, limit: int) -> tuple[ExpiredLease, ...]:
-        """Leases past their deadline, oldest first; they are settled like any other, with `expired` set."""
+        """Leases past their deadline, oldest first; they are settled like any other."""
+
+    async def beliefs(self, model: str, wanted: Sequence[tuple[str, Category]]) -> list[Beliefs]:
+        """What has been learned for each (entitlement, category), in the order asked."""
 
     async def state(self, model: str) -> ModelState: ...
 

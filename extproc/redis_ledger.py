@@ -20,13 +20,13 @@ from extproc.core.facts import Category
 from extproc.core.observed import Observer
 from extproc.core.policy import DEFAULT_WINDOW_SECONDS, Entitlement, Policy, Vector
 from extproc.core.refusal import Reason
+from extproc.core.wording import Limits
 from extproc.ledger import (
     Admitted,
     Demand,
     EntitlementState,
     ExpiredLease,
     LedgerUnavailable,
-    Limits,
     ModelState,
     PoolState,
     Refused,
@@ -114,7 +114,7 @@ class RedisLedger:
 
     async def beliefs(self, model: str, wanted: Sequence[tuple[str, Category]]) -> list[Beliefs]:
         """What has been learned for each (entitlement, category)."""
-        fields = ["overhead"]
+        fields = ["overhead", "stream"]
         for entitlement, category in wanted:
             fields += [category, f"{category} {entitlement}", f"output {entitlement}"]
         [key] = _keys(model, "estimates")
@@ -122,7 +122,8 @@ class RedisLedger:
             "list[str | None]", await self._timed("beliefs", len(wanted), lambda: self._client.hmget(key, fields))
         )
         overhead = _average(records[0], estimate.PRIOR_MESSAGE_TOKENS).mean
-        return [_beliefs(overhead, *records[i : i + 3]) for i in range(1, len(records), 3)]
+        stream = _average(records[1], estimate.PRIOR_STREAM_BYTES_PER_TOKEN).mean
+        return [_beliefs(overhead, stream, records[i : i + 3]) for i in range(2, len(records), 3)]
 
     async def alive(self) -> bool:
         try:
@@ -268,9 +269,9 @@ def _decision(names: list[str], entitlement: Entitlement, flat: Sequence[int]) -
 
 def _settlement_arguments(settlement: Settlement) -> list[object]:
     seen = settlement.observation
-    learned: list[object] = ["", 0, 0, 0]
+    learned: list[object] = ["", 0, 0, 0, 0]
     if seen is not None:
-        learned = [seen.category.value, seen.text_bytes, seen.messages, seen.prompt_tokens]
+        learned = [seen.category.value, seen.text_bytes, seen.messages, seen.prompt_tokens, seen.stream_bytes]
     return [
         settlement.lease, settlement.tokens, settlement.prompt_tokens, settlement.completion_tokens, *learned
     ]  # fmt: skip
@@ -313,10 +314,12 @@ def _average(record: str | None, prior: float) -> Average:
     return Average(int(n), mean, *deviation)
 
 
-def _beliefs(message_tokens: float, of_model: str | None, of_entitlement: str | None, output: str | None) -> Beliefs:
+def _beliefs(message_tokens: float, stream_bytes_per_token: float, records: Sequence[str | None]) -> Beliefs:
+    of_model, of_entitlement, output = records
     return Beliefs(
         of_model=_average(of_model, estimate.PRIOR_BYTES_PER_TOKEN),
         of_entitlement=_average(of_entitlement, estimate.PRIOR_BYTES_PER_TOKEN),
         message_tokens=message_tokens,
         output=_average(output, estimate.PRIOR_OUTPUT_TOKENS),
+        stream_bytes_per_token=stream_bytes_per_token,
     )

@@ -21,6 +21,7 @@ OWN_OBSERVATIONS = 20  # from then on an entitlement's own ratio replaces the mo
 OUTPUT_QUANTILE = 0.95
 OUTPUT_OBSERVATIONS = 20
 PRIOR_OUTPUT_TOKENS = 1024  # where the client set no maximum and nothing has been observed
+PRIOR_STREAM_BYTES_PER_TOKEN = 200.0  # one server-sent event of vLLM's, a token each
 SHORT_TEXT_BYTES = 128  # a message; below, the text says more about the template than about the ratio
 LOWEST_RATIO = 0.5  # bytes per token; no tokenizer in use makes two tokens of every byte
 
@@ -42,6 +43,7 @@ class Beliefs:
     of_entitlement: Average = Average(0, PRIOR_BYTES_PER_TOKEN)
     message_tokens: float = PRIOR_MESSAGE_TOKENS
     output: Average = Average(0, PRIOR_OUTPUT_TOKENS)
+    stream_bytes_per_token: float = PRIOR_STREAM_BYTES_PER_TOKEN
 
     @property
     def ratio(self) -> Average:
@@ -72,12 +74,7 @@ class Estimate:
 def estimate(facts: RequestFacts, model: Model, beliefs: Beliefs) -> Estimate:
     ratio = beliefs.ratio
     spread = model.routing.sigmas * _deviation(ratio)
-    fixed = (
-        facts.exact_tokens
-        + math.ceil(facts.messages * beliefs.message_tokens)
-        + facts.images * model.media.image
-        + facts.audios * model.media.audio
-    )
+    fixed = known_tokens(facts, model) + math.ceil(facts.messages * beliefs.message_tokens)
     likely = fixed + _tokens(facts.text_bytes, ratio.mean)
     cautious = fixed + _tokens(facts.text_bytes, max(ratio.mean - spread, ratio.mean / 4))
     hopeful = fixed + _tokens(facts.text_bytes, ratio.mean + spread)
@@ -93,10 +90,9 @@ def estimate(facts: RequestFacts, model: Model, beliefs: Beliefs) -> Estimate:
     )
 
 
-def text_tokens(facts: RequestFacts, model: Model, prompt_tokens: int) -> int:
-    """What of the tokens that a server counted was text and template: the rest was known beforehand."""
-    known = facts.exact_tokens + facts.images * model.media.image + facts.audios * model.media.audio
-    return max(0, prompt_tokens - known)
+def known_tokens(facts: RequestFacts, model: Model) -> int:
+    """Prompt tokens that need no estimate: token ids, and media by their fixed figures."""
+    return facts.exact_tokens + facts.images * model.media.image + facts.audios * model.media.audio
 
 
 def _deviation(ratio: Average) -> float:

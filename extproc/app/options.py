@@ -1,0 +1,25 @@
+"""How a sidecar is started."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarOptions:
+    config: Path
+    redis: str | None  # instead of the file's
+    addresses: tuple[str, ...]  # one a worker: host:port or unix:/path
+    admin_host: str
+    admin_port: int
+    json_logs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    config: Path
+    redis: str | None
+    address: str
+    index: int
+    json_logs: bool = False

@@ -1,0 +1,191 @@
+"""The sidecar's first process: starts the workers, restarts those that die, and serves the admin pages."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import uvloop
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client.registry import Collector
+
+from extproc import config
+from extproc.admin import document, start_admin
+from extproc.app import logs
+from extproc.app.faults import SidecarError
+from extproc.app.options import SidecarOptions
+from extproc.app.worker import lease_seconds, redis_url
+from extproc.core.observed import Decided, Settled
+from extproc.core.settings import Settings
+from extproc.redis_ledger import RedisLedger, connect
+from extproc.telemetry import MetricsDirectory
+
+RESTART_SECONDS = (0.1, 5.0)  # first and longest pause before a worker that died is started again
+STEADY_SECONDS = 10.0  # a worker that lived so long starts again without a pause
+STOP_SECONDS = 20.0  # then a worker that does not end is killed
+CHECK_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+def run_sidecar(options: SidecarOptions) -> None:
+    """Runs until SIGINT or SIGTERM. Raises SidecarError where it cannot start."""
+    logs.set_up(as_json=options.json_logs)
+    uvloop.run(_sidecar(options))
+
+
+async def _sidecar(options: SidecarOptions) -> None:
+    settings = config.load(options.config)
+    url = redis_url(settings, options.redis)
+    ledger = RedisLedger(
+        connect(url), settings.policy, _Unwatched(), lease_ms=lease_seconds(settings) * 1000, timeout_ms=1000
+    )
+    try:
+        if not await ledger.alive():
+            raise SidecarError(f"no Redis answers at {without_password(url)}; start it, or name another with --redis")
+        with tempfile.TemporaryDirectory(prefix="tokenpool-metrics-") as folder:
+            metrics = MetricsDirectory(Path(folder))
+            workers = [Worker(options, index, url, metrics) for index in range(len(options.addresses))]
+            await _supervise(options, Overview(settings, ledger, workers, metrics), workers)
+    finally:
+        await ledger.close()
+
+
+async def _supervise(options: SidecarOptions, overview: Overview, workers: list[Worker]) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        admin = await start_admin(overview, options.admin_host, options.admin_port)
+    except OSError as fault:
+        place = f"{options.admin_host}:{options.admin_port}"
+        raise SidecarError(f"cannot listen on {place}: {fault.strerror}; choose another with --admin-port") from fault
+    lives = [asyncio.create_task(worker.live()) for worker in workers]
+    log.info("admin pages on http://%s:%d", options.admin_host, admin.port)
+    await stopping.wait()
+    for life in lives:
+        life.cancel()
+    await asyncio.gather(*lives, return_exceptions=True)
+    await admin.close()
+
+
+class Worker:
+    """One worker process and its successors."""
+
+    def __init__(self, options: SidecarOptions, index: int, redis: str, metrics: MetricsDirectory) -> None:
+        self.address = options.addresses[index]
+        self._metrics = metrics
+        self._environment = {**os.environ, **metrics.environ, "TOKENPOOL_REDIS": redis}  # not in the arguments: it may
+        self._command = [  # hold a password
+            sys.executable, "-m", "extproc.cli", "worker", "--config", str(options.config),
+            "--address", self.address, "--index", str(index), *(("--json-logs",) if options.json_logs else ()),
+        ]  # fmt: skip
+
+    async def live(self) -> None:
+        """Starts the process again whenever it ends; ends it when cancelled."""
+        pause, longest = RESTART_SECONDS
+        while True:
+            started = time.monotonic()
+            await self._one_life()
+            if time.monotonic() - started > STEADY_SECONDS:
+                pause = RESTART_SECONDS[0]
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+
+    async def _one_life(self) -> None:
+        self._clear_socket()
+        process = await asyncio.create_subprocess_exec(
+            *self._command, env=self._environment, stdin=asyncio.subprocess.PIPE
+        )
+        try:
+            code = await process.wait()
+            log.warning("worker %d on %s ended with %d and is started again", process.pid, self.address, code)
+        except asyncio.CancelledError:
+            await _end(process)
+            raise
+        finally:
+            self._metrics.retire(process.pid)
+
+    def _clear_socket(self) -> None:
+        """A killed process leaves its socket file behind."""
+        if self.address.startswith("unix:"):
+            Path(self.address.removeprefix("unix:")).unlink(missing_ok=True)
+
+    async def unready(self) -> str | None:
+        """Why this worker would not answer; None: it would."""
+        async with grpc.aio.insecure_channel(self.address) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            try:
+                answer = await stub.Check(health_pb2.HealthCheckRequest(service="readiness"), timeout=CHECK_SECONDS)
+            except grpc.aio.AioRpcError as fault:
+                return f"worker on {self.address}: {fault.code().name.lower()}"
+        serving = answer.status == health_pb2.HealthCheckResponse.SERVING
+        return None if serving else f"worker on {self.address}: not serving"
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), STOP_SECONDS)
+    except TimeoutError:
+        log.warning("worker %d did not end within %.0f s and is killed", process.pid, STOP_SECONDS)
+        process.kill()
+        await process.wait()
+
+
+class Overview:
+    """What the admin pages show; implements `admin.Owner`."""
+
+    def __init__(
+        self, settings: Settings, ledger: RedisLedger, workers: list[Worker], metrics: MetricsDirectory
+    ) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._workers = workers
+        self._metrics = metrics
+
+    async def state(self) -> dict[str, Any]:
+        models = [model.name for model in self._settings.policy.models]
+        states = await asyncio.gather(*(self._ledger.state(name) for name in models))
+        return document(self._settings.policy, dict(zip(models, states, strict=True)), degraded=False)
+
+    async def unready(self) -> tuple[str, ...]:
+        reasons = await asyncio.gather(*(worker.unready() for worker in self._workers))
+        found = [reason for reason in reasons if reason is not None]
+        if not await self._ledger.alive():
+            found.append("the shared state (Redis) does not answer")
+        return tuple(found)
+
+    def metrics(self, state: Mapping[str, Any] | None) -> Collector:
+        return self._metrics.registry(state)
+
+
+class _Unwatched:
+    """The supervisor's own reads of the ledger are no traffic."""
+
+    def decided(self, fact: Decided) -> None: ...
+
+    def settled(self, fact: Settled) -> None: ...
+
+    def ledger_call(self, operation: str, requests: int, seconds: float) -> None: ...
+
+    def ledger_failed(self, operation: str) -> None: ...
+
+
+def without_password(url: str) -> str:
+    """For messages: `redis://user:***@host`."""
+    scheme, _, rest = url.partition("://")
+    credentials, at, place = rest.rpartition("@")
+    return f"{scheme}://{credentials.partition(':')[0]}:***@{place}" if at else url

@@ -1,0 +1,109 @@
+"""One worker process: its ledger connection, its gRPC address, and its share of the sweep."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+
+import uvloop
+
+from extproc import config
+from extproc.app import logs
+from extproc.app.faults import SidecarError
+from extproc.app.options import WorkerOptions
+from extproc.beliefs import LearnedBeliefs
+from extproc.core.settings import LEASE_GRACE_SECONDS, Settings
+from extproc.ledger import LedgerUnavailable
+from extproc.redis_ledger import RedisLedger, connect
+from extproc.server import Edge
+from extproc.settlements import Settlements
+from extproc.telemetry import Telemetry, shut_down, tracer_provider
+from extproc.verdicts import Verdicts
+
+SWEEP_SECONDS = 1.0
+NOTICE_SECONDS = 1.0  # from "not serving" until Envoy's health checks have seen it (every 0.5 s)
+GRACE_SECONDS = 10.0
+TRACE_FLUSH_SECONDS = 2.0
+
+log = logging.getLogger(__name__)
+
+
+def run_worker(options: WorkerOptions) -> None:
+    """Runs until SIGTERM. Raises SidecarError where the address is taken."""
+    logs.set_up(as_json=options.json_logs)
+    uvloop.run(_worker(options))
+
+
+def lease_seconds(settings: Settings) -> int:
+    """Longer than any request may last, so that no lease ends under a running one."""
+    return settings.request_timeout_seconds + LEASE_GRACE_SECONDS
+
+
+async def _worker(options: WorkerOptions) -> None:
+    settings = config.load(options.config)
+    provider = tracer_provider(os.environ)
+    telemetry = Telemetry(tracer=provider.get_tracer("tokenpool") if provider else None)
+    ledger = RedisLedger(
+        connect(redis_url(settings, options.redis)),
+        settings.policy,
+        telemetry,
+        lease_ms=lease_seconds(settings) * 1000,
+        timeout_ms=settings.redis_timeout_ms,
+    )
+    beliefs = LearnedBeliefs(ledger)
+    settlements = Settlements(settings.policy, ledger, beliefs, telemetry, lease_seconds=lease_seconds(settings))
+    edge = Edge(settings, Verdicts(settings, ledger, beliefs, telemetry), settlements)
+    try:
+        await _serve(edge, options.address, (beliefs.refresh_forever(), _sweep_forever(settlements, settings)))
+    finally:
+        await ledger.close()
+        if provider is not None:
+            await asyncio.to_thread(shut_down, provider, TRACE_FLUSH_SECONDS)
+
+
+async def _serve(edge: Edge, address: str, background: tuple) -> None:  # type: ignore[type-arg]
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    tasks = [asyncio.create_task(work) for work in background]
+    try:
+        await edge.start(address)
+    except RuntimeError as fault:
+        raise SidecarError(f"cannot listen on {address}: {fault}; choose another with --listen") from fault
+    await edge.set_ready(ready=True)
+    log.info("serving on %s", address)
+    await stopping.wait()
+    await edge.set_ready(ready=False)
+    await asyncio.sleep(NOTICE_SECONDS)
+    await edge.stop(GRACE_SECONDS)
+    for task in tasks:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _sweep_forever(settlements: Settlements, settings: Settings) -> None:
+    """Every worker sweeps, at its own moments; a lease is settled once whoever finds it."""
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS * (0.5 + random.random()))  # noqa: S311 - spreads load, guards nothing
+        for model in settings.policy.models:
+            try:
+                expired = await settlements.sweep(model.name)
+            except LedgerUnavailable as fault:
+                log.debug("no sweep of %s: %s", model.name, fault)
+                continue
+            if expired:
+                log.warning("%d leases of %s expired without an access-log entry", expired, model.name)
+
+
+def redis_url(settings: Settings, instead: str | None) -> str:
+    """Raises SidecarError where none is named."""
+    url = instead or settings.redis
+    if url is None:
+        raise SidecarError("no Redis is named: add `redis:` to the configuration or give --redis URL")
+    return url

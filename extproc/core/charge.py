@@ -1,0 +1,73 @@
+"""What an ended request is charged: what the server counted, or by rule what was certainly used."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from extproc.core.policy import Cost
+from extproc.core.ticket import Ticket
+
+JSON_BYTES_PER_TOKEN = 4.0  # the text of an answer that is not streamed
+CLIENT_ERROR = 400  # and above: the server refused or failed; nothing was generated for the client
+
+
+class Source(StrEnum):
+    USAGE = "usage"
+    ESTIMATED = "estimated"
+    NOTHING = "nothing"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a request ended, as Envoy's access log tells it. None: the server never said."""
+
+    status: int  # 0 where the client went away before an answer began
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    first_byte: bool = False
+    response_bytes: int = 0
+    attempts: int = 1
+    ttft_seconds: float | None = None
+    duration_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """`tokens` is weighted by the model's cost; the other two are plain counts."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    tokens: int
+    source: Source
+
+
+def charge(ticket: Ticket, ending: Ending, cost: Cost, stream_bytes_per_token: float) -> Charge:
+    """Usage where the server gave it.
+
+    Else nothing before the first byte or for an error, and after it the prompt and the bytes sent so far.
+    """
+    complete = ending.status < CLIENT_ERROR and ending.status > 0
+    if ending.prompt_tokens is not None and (ending.completion_tokens is not None or complete):
+        prompt, completion = ending.prompt_tokens, ending.completion_tokens or 0
+        return Charge(prompt, completion, weighted(prompt, completion, ending.cached_tokens or 0, cost), Source.USAGE)
+    if not ending.first_byte or ending.status >= CLIENT_ERROR:
+        return Charge(0, 0, 0, Source.NOTHING)
+    prompt = ticket.prompt_estimate if ending.prompt_tokens is None else ending.prompt_tokens
+    per_token = stream_bytes_per_token if ticket.stream else JSON_BYTES_PER_TOKEN
+    completion = math.ceil(ending.response_bytes / per_token)
+    return Charge(prompt, completion, weighted(prompt, completion, 0, cost), Source.ESTIMATED)
+
+
+def weighted(prompt: int, completion: int, cached: int, cost: Cost) -> int:
+    """Tokens times their cost, rounded up. `cached` is part of the prompt."""
+    fresh = max(0, prompt - cached)
+    return math.ceil(fresh * cost.prompt + min(cached, prompt) * cost.cached_prompt + completion * cost.completion)
+
+
+def misrouted(ticket: Ticket, ending: Ending) -> bool:
+    """The pool's server found the request too long, and the next pool's took it."""
+    return ticket.retriable and ending.attempts > 1 and 0 < ending.status < CLIENT_ERROR

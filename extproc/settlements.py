@@ -1,0 +1,144 @@
+"""Settlements: what Envoy says of an ended request becomes a charge, once, however often and wherever it is said."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+
+from extproc.beliefs import LearnedBeliefs
+from extproc.core.charge import Charge, Ending, Source, charge, misrouted
+from extproc.core.observed import Observer, Settled
+from extproc.core.policy import Cost, Policy
+from extproc.core.ticket import Ticket
+from extproc.ledger import ExpiredLease, Ledger, LedgerUnavailable, Observation, Settlement
+
+FIRST_RETRY_SECONDS = 0.1
+LAST_RETRY_SECONDS = 5.0
+MOST_PENDING = 100_000  # endings held while the ledger is away; beyond, leases expire by themselves
+SWEEP_BATCH = 500
+
+log = logging.getLogger(__name__)
+
+
+class Settlements:
+    """Settles from tasks of its own: an ending outlives the stream that brought it."""
+
+    def __init__(
+        self, policy: Policy, ledger: Ledger, beliefs: LearnedBeliefs, observer: Observer, *, lease_seconds: float
+    ) -> None:
+        self._costs = {model.name: model.cost for model in policy.models}
+        self._ledger = ledger
+        self._beliefs = beliefs
+        self._observer = observer
+        self._lease_seconds = lease_seconds
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def accept(self, endings: Iterable[tuple[Ticket, Ending]]) -> None:
+        """Returns at once. A ticket of a model that is no longer configured expires at its deadline."""
+        for ticket, ending in endings:
+            if ticket.model in self._costs and len(self._tasks) < MOST_PENDING:
+                task = asyncio.create_task(self._settle(ticket, ending))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def drain(self, seconds: float) -> int:
+        """Waits for what was accepted; how many are left when the time is over (their leases expire)."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        left = len(self._tasks)
+        for task in self._tasks:
+            task.cancel()
+        return left
+
+    async def sweep(self, model: str) -> int:
+        """Charges leases past their deadline in full, and returns how many. Raises LedgerUnavailable."""
+        expired = await self._ledger.expired(model, SWEEP_BATCH)
+        for lease in expired:
+            settlement = Settlement(lease.lease, model, lease.tokens, 0, lease.tokens)
+            if await self._ledger.settle(settlement):
+                self._observer.settled(_expired_fact(model, lease))
+        return len(expired)
+
+    async def _settle(self, ticket: Ticket, ending: Ending) -> None:
+        beliefs = await self._beliefs.of(ticket.model, ticket.entitlement, ticket.category)
+        due = charge(ticket, ending, self._cost(ticket), beliefs.stream_bytes_per_token)
+        settlement = Settlement(
+            ticket.lease,
+            ticket.model,
+            due.tokens,
+            due.prompt_tokens,
+            due.completion_tokens,
+            _lesson(ticket, ending, due),
+        )
+        if await self._settled(settlement):
+            self._observer.settled(_fact(ticket, ending, due))
+
+    def _cost(self, ticket: Ticket) -> Cost:
+        return self._costs[ticket.model]
+
+    async def _settled(self, settlement: Settlement) -> bool:
+        """Tries until the lease's deadline has passed; it is then nobody's to settle but the sweep's."""
+        give_up, delay = time.monotonic() + self._lease_seconds, FIRST_RETRY_SECONDS
+        while True:
+            try:
+                return await self._ledger.settle(settlement)
+            except LedgerUnavailable as fault:
+                if time.monotonic() > give_up:
+                    log.warning("lease %s was not settled: %s", settlement.lease, fault)
+                    return False
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, LAST_RETRY_SECONDS)
+
+
+def _lesson(ticket: Ticket, ending: Ending, due: Charge) -> Observation | None:
+    """Only what the server counted teaches."""
+    if due.source is not Source.USAGE:
+        return None
+    return Observation(
+        category=ticket.category,
+        text_bytes=ticket.text_bytes,
+        messages=ticket.messages,
+        prompt_tokens=max(0, due.prompt_tokens - ticket.known_tokens),
+        stream_bytes=ending.response_bytes if ticket.stream else 0,
+    )
+
+
+def _fact(ticket: Ticket, ending: Ending, due: Charge) -> Settled:
+    return Settled(
+        model=ticket.model,
+        entitlement=ticket.entitlement,
+        pool=ticket.pool,
+        category=ticket.category.value,
+        source=due.source.value,
+        prompt_tokens=due.prompt_tokens,
+        completion_tokens=due.completion_tokens,
+        prompt_estimate=ticket.prompt_estimate,
+        reserved_tokens=ticket.reserved_tokens,
+        status=ending.status,
+        ttft_seconds=ending.ttft_seconds,
+        duration_seconds=ending.duration_seconds,
+        at_ns=time.time_ns(),
+        misrouted=misrouted(ticket, ending),
+        traceparent=ticket.traceparent,
+        api=ticket.api,
+    )
+
+
+def _expired_fact(model: str, lease: ExpiredLease) -> Settled:
+    return Settled(
+        model=model,
+        entitlement=lease.entitlement,
+        pool=lease.pool,
+        category="",
+        source=Source.EXPIRED.value,
+        prompt_tokens=0,
+        completion_tokens=lease.tokens,  # nobody knows how they were used
+        prompt_estimate=0,
+        reserved_tokens=lease.tokens,
+        status=0,
+        ttft_seconds=None,
+        duration_seconds=0.0,
+        at_ns=time.time_ns(),
+    )

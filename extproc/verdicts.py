@@ -1,0 +1,259 @@
+"""Verdicts: who asks, what it will cost, where it may go, and whether the ledger grants it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import count
+
+from extproc.beliefs import LearnedBeliefs
+from extproc.core import admission, charge, estimate, request, routing
+from extproc.core.directory import Directory, api_key
+from extproc.core.estimate import Estimate
+from extproc.core.facts import Api, RequestFacts
+from extproc.core.observed import Decided, Observer
+from extproc.core.policy import Entitlement, Model, StreamUsage
+from extproc.core.refusal import ErrorShape, Reason, Refusal
+from extproc.core.settings import Settings
+from extproc.core.ticket import Ticket
+from extproc.core.wording import (
+    limit_headers,
+    no_ledger,
+    over_limit,
+    too_large_for_entitlement,
+    unknown_key,
+    unknown_model,
+    unknown_path,
+)
+from extproc.ledger import Admitted, Demand, Ledger, LedgerUnavailable, Refused, Settlement
+
+MODELS_PATH = "/v1/models"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request as Envoy shows it."""
+
+    method: str
+    path: str
+    authorization: str = ""
+    x_api_key: str = ""
+    content_encoding: str = ""
+    identity: str = ""  # the entitlement that a trusted filter named, where one is configured
+    traceparent: str = ""
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The request may go to a pool. `body` replaces the client's where it is not None."""
+
+    model: str
+    pool: str
+    ticket: Ticket
+    limits: tuple[tuple[str, str], ...]  # x-ratelimit headers
+    retry: bool
+    strip_usage: bool
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    refusal: Refusal
+    shape: ErrorShape
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The answer to GET /v1/models."""
+
+    body: bytes
+
+
+Verdict = Admission | Denial | Listing
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A request that only the ledger can still refuse."""
+
+    facts: RequestFacts
+    model: Model
+    entitlement: Entitlement
+    estimate: Estimate
+    pools: tuple[str, ...]
+    tokens: int  # weighted by the model's cost
+
+
+class Verdicts:
+    """Decides calls. Holds nothing of a request once its verdict is out."""
+
+    def __init__(self, settings: Settings, ledger: Ledger, beliefs: LearnedBeliefs, observer: Observer) -> None:
+        self._settings = settings
+        self._directory = Directory(settings.policy)
+        self._ledger = ledger
+        self._beliefs = beliefs
+        self._observer = observer
+        self._lease_prefix = secrets.token_hex(8)  # the sidecar's own: clients choose x-request-id
+        self._leases = count()
+        self._terms = {
+            model.name: {
+                pool.name: admission.terms(pool, [e for e in settings.policy.entitlements if e.model == model.name])
+                for pool in model.pools
+            }
+            for model in settings.policy.models
+        }
+
+    async def decide(self, call: Call) -> Verdict:
+        """Never raises for anything a client sends."""
+        started_ns, started = time.time_ns(), time.perf_counter()
+        path = call.path.partition("?")[0]
+        api = request.api_of(path)
+        if api is None and path.startswith(MODELS_PATH):
+            return self._list(call, path)
+        fact = Decided("refuse", "", 200, started_ns, 0.0, traceparent=call.traceparent)
+        verdict, fact = await self._decide(call, api, fact)
+        if isinstance(verdict, Denial):
+            fact = replace(fact, reason=verdict.refusal.reason.value, status=verdict.refusal.status)
+        self._observer.decided(replace(fact, seconds=time.perf_counter() - started))
+        return verdict
+
+    async def withdraw(self, admission_: Admission) -> None:
+        """Gives back the lease of a request that Envoy no longer waits for."""
+        ticket = admission_.ticket
+        try:
+            await self._ledger.settle(Settlement(ticket.lease, ticket.model, 0, 0, 0))
+        except LedgerUnavailable:
+            return  # it expires at its deadline
+
+    async def _decide(self, call: Call, api: Api | None, fact: Decided) -> tuple[Verdict, Decided]:
+        shape = ErrorShape.OPENAI if api is None else api.error_shape
+        if api is None or call.method != "POST":
+            return Denial(unknown_path(call.method, call.path), shape), fact
+        entitlements = self._entitlements(call)
+        if entitlements is None:
+            return Denial(unknown_key(), shape), fact
+        facts = _read(api, call, self._settings.max_body_bytes)
+        if isinstance(facts, Refusal):
+            return Denial(facts, shape), fact
+        plan = await self._plan(facts, entitlements)
+        if isinstance(plan, Refusal):
+            return Denial(plan, shape), replace(fact, facts=facts)
+        fact = _with_plan(fact, plan)
+        verdict = await self._admit(call, plan)
+        if isinstance(verdict, Refusal):
+            return Denial(verdict, shape), fact
+        return verdict, replace(fact, verdict="admit", pool=verdict.pool)
+
+    def _entitlements(self, call: Call) -> Mapping[str, Entitlement] | None:
+        if call.identity:
+            return self._directory.of_identity(call.identity)
+        key = api_key(call.authorization, call.x_api_key)
+        return self._directory.of_key(key) if key else None
+
+    async def _plan(self, facts: RequestFacts, entitlements: Mapping[str, Entitlement]) -> _Plan | Refusal:
+        model = self._directory.model(facts.model)
+        entitlement = entitlements.get(model.name) if model else None
+        if model is None or entitlement is None:
+            return unknown_model(facts.model)
+        beliefs = await self._beliefs.of(model.name, entitlement.name, facts.category)
+        expected = estimate.estimate(facts, model, beliefs)
+        pools = routing.candidates(model, expected)
+        if isinstance(pools, Refusal):
+            return pools
+        tokens = charge.weighted(expected.budget_prompt, expected.reserved_output, 0, model.cost)
+        never = admission.never_fits(entitlement, tokens, expected.reserved)
+        holding = admission.pools_that_can_hold(model, self._terms[model.name], tokens, expected.reserved)
+        pools = tuple(pool for pool in pools if pool in holding)
+        if never is not None or not pools:
+            return too_large_for_entitlement(entitlement, never, tokens, expected.reserved)
+        return _Plan(facts, model, entitlement, expected, pools, tokens)
+
+    async def _admit(self, call: Call, plan: _Plan) -> Admission | Refusal:
+        lease = f"{self._lease_prefix}{next(self._leases):x}"
+        demand = Demand(lease, plan.model.name, plan.entitlement, plan.pools, plan.tokens, plan.estimate.reserved)
+        try:
+            answer = await self._ledger.admit(demand)
+        except LedgerUnavailable:
+            return no_ledger()
+        if isinstance(answer, Refused):
+            return over_limit(plan.entitlement, answer.reason, answer.retry_ms, limit_headers(answer.limits))
+        return self._admission(call, plan, lease, answer)
+
+    def _admission(self, call: Call, plan: _Plan, lease: str, answer: Admitted) -> Admission:
+        facts, model, expected = plan.facts, plan.model, plan.estimate
+        retry = model.routing.spill and routing.near_limit(model, answer.pool, expected)
+        body = request.ask_for_usage(call.body, facts)
+        ticket = Ticket(
+            lease=lease,
+            model=model.name,
+            entitlement=plan.entitlement.name,
+            pool=answer.pool,
+            api=facts.api,
+            category=facts.category,
+            stream=facts.stream,
+            text_bytes=facts.text_bytes,
+            messages=facts.messages,
+            known_tokens=estimate.known_tokens(facts, model),
+            prompt_estimate=expected.likely_prompt,
+            reserved_tokens=expected.reserved,
+            retriable=retry,
+            traceparent=call.traceparent,
+        )
+        return Admission(
+            model=model.name,
+            pool=answer.pool,
+            ticket=ticket,
+            limits=limit_headers(answer.limits),
+            retry=retry,
+            strip_usage=body is not None and model.stream_usage is StreamUsage.STRIP,
+            body=body,
+        )
+
+    def _list(self, call: Call, path: str) -> Verdict:
+        entitlements = self._entitlements(call)
+        if entitlements is None:
+            return Denial(unknown_key(), ErrorShape.OPENAI)
+        if call.method not in ("GET", "HEAD"):
+            return Denial(unknown_path(call.method, call.path), ErrorShape.OPENAI)
+        wanted = path[len(MODELS_PATH) :].strip("/")
+        names = [name for model in entitlements for name in self._names(model)]
+        if not wanted:
+            return Listing(json.dumps({"object": "list", "data": [_model_object(name) for name in names]}).encode())
+        if wanted not in names:
+            return Denial(unknown_model(wanted), ErrorShape.OPENAI)
+        return Listing(json.dumps(_model_object(wanted)).encode())
+
+    def _names(self, model_name: str) -> tuple[str, ...]:
+        model = self._directory.model(model_name)
+        return () if model is None else (model.name, *model.aliases)
+
+
+def _read(api: Api, call: Call, max_body_bytes: int) -> RequestFacts | Refusal:
+    if len(call.body) > max_body_bytes:
+        return Refusal(413, Reason.BODY_TOO_LARGE, f"The body is larger than {max_body_bytes} bytes.")
+    if call.content_encoding not in ("", "identity"):
+        message = f"Send the body without content-encoding; {call.content_encoding!r} is not accepted."
+        return Refusal(400, Reason.INVALID_REQUEST, message)
+    return request.read(api, call.body)
+
+
+def _with_plan(fact: Decided, plan: _Plan) -> Decided:
+    return replace(
+        fact,
+        model=plan.model.name,
+        entitlement=plan.entitlement.name,
+        service_class=plan.entitlement.service_class.value,
+        facts=plan.facts,
+        prompt_estimate=plan.estimate.likely_prompt,
+        budget_tokens=plan.estimate.budget,
+        reserved_tokens=plan.estimate.reserved,
+        bytes_per_token=plan.estimate.bytes_per_token,
+    )
+
+
+def _model_object(name: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "tokenpool"}
