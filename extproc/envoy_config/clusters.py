@@ -92,6 +92,7 @@ def sidecar_cluster(deployment: Deployment) -> cluster.Cluster:
     workers.health_checks = [_sidecar_health()]
     # Above 0: where no worker looks healthy, ask all the same. A busy one may miss a check and still answer.
     workers.common_lb_config = _panic_below_percent(1)
+    workers.outlier_detection = _eject_when_dead()
     return workers
 
 
@@ -182,6 +183,22 @@ def _sidecar_health() -> core.HealthCheck:
         unhealthy_threshold=2,
         healthy_threshold=1,
         grpc_health_check=core.HealthCheckGrpcHealthCheck(service_name=READINESS),
+    )
+
+
+def _eject_when_dead() -> cluster.OutlierDetection:
+    """One failed connection is enough: it takes effect sooner than a health check."""
+    return cluster.OutlierDetection(
+        split_external_local_origin_errors=True,
+        consecutive_local_origin_failure=1,
+        enforcing_consecutive_local_origin_failure=100,
+        enforcing_consecutive_gateway_failure=0,
+        enforcing_success_rate=0,
+        enforcing_local_origin_success_rate=0,
+        interval=SIDECAR_HEALTH_INTERVAL,
+        base_ejection_time=timedelta(seconds=1),
+        max_ejection_time=timedelta(seconds=1),
+        max_ejection_percent=50,
     )
 
 

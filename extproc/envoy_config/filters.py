@@ -30,6 +30,7 @@ from extproc.core.metadata import (
     PROMPT_TOKENS,
     RATE_LIMIT_HEADERS,
     RETRY_ON,
+    STREAM_HEADER,
     USAGE_NAMESPACE,
     header_attribute,
 )
@@ -37,12 +38,13 @@ from extproc.core.policy import FailMode, StreamUsage
 from extproc.core.settings import LEASE_GRACE_SECONDS, Settings
 from extproc.envoy_config.clusters import SIDECAR, packed
 from extproc.envoy_config.deployment import Deployment
-from extproc.envoy_config.routes import BUFFER, EXT_PROC
+from extproc.envoy_config.routes import BODY_LIMIT, BUFFER, EXT_PROC
 
 POOL_HEADER = "x-tokenpool-pool"
 OWN_PREFIXES = ("x-envoy-", "x-tokenpool-")  # headers that only this side may set
-# The sidecar may splice stream_options into a body: one of exactly the largest size must still pass.
-SPLICE_BYTES = 1024
+# json_to_metadata holds an answer that is not a stream until it is complete: a batch of embeddings can be long.
+# The filter manager has one limit for both directions, and the last filter to set it wins.
+LARGEST_ANSWER_BYTES = 256 * 1024 * 1024
 SIDECAR_UNAVAILABLE = 503
 
 # Where the servers' answers say what was used, by metadata key. Of several that are present the last one wins.
@@ -68,10 +70,11 @@ def http_filters(settings: Settings, deployment: Deployment) -> list[hcm.HttpFil
     """On the way back the order is reversed: usage is read before Lua removes its event."""
     strips = any(model.stream_usage is StreamUsage.STRIP for model in settings.policy.models)
     return [
+        _named(BODY_LIMIT, buffer.Buffer(max_request_bytes=settings.max_body_bytes)),
         _named(EXT_PROC, _ext_proc(settings, deployment)),
         *([_named("envoy.filters.http.lua", _strip_usage(deployment))] if strips else []),
         # Holds the headers until the verdict is in: ext_proc lets them through, it is sent the body only.
-        _named(BUFFER, buffer.Buffer(max_request_bytes=settings.max_body_bytes + SPLICE_BYTES)),
+        _named(BUFFER, buffer.Buffer(max_request_bytes=max(LARGEST_ANSWER_BYTES, 2 * settings.max_body_bytes))),
         _named("envoy.filters.http.header_mutation", _headers(settings)),
         _named("envoy.filters.http.sse_to_metadata", _usage_of_streams()),
         _named("envoy.filters.http.json_to_metadata", _usage_of_documents()),
@@ -79,18 +82,16 @@ def http_filters(settings: Settings, deployment: Deployment) -> list[hcm.HttpFil
     ]
 
 
-def removed_at_the_edge(settings: Settings, deployment: Deployment) -> list[mutation.HeaderMutation]:
-    """What a client may not say: the headers that are ours, and who it is where another filter says that."""
-    removals = [
-        mutation.HeaderMutation(
-            remove_on_match=mutation.HeaderMutationRemoveOnMatch(key_matcher=matcher.StringMatcher(prefix=prefix))
-        )
-        for prefix in OWN_PREFIXES
-    ]
+def changed_at_the_edge(settings: Settings, deployment: Deployment) -> list[mutation.HeaderMutation]:
+    """What a client may not say: the headers that are ours, and who it is where another filter says that.
+
+    Then the request gets an id of our own, by which its lease is settled whatever becomes of it.
+    """
+    removals = [_remove_prefix(prefix) for prefix in OWN_PREFIXES]
     identity = settings.identity
     if identity is not None and identity.header is not None and not deployment.peer_sets_identity:
         removals.append(_remove(identity.header))
-    return removals
+    return [*removals, _set(STREAM_HEADER, "%UNIQUE_ID%")]
 
 
 def _named(name: str, message: betterproto2.Message) -> hcm.HttpFilter:
@@ -122,10 +123,16 @@ def _ext_proc(settings: Settings, deployment: Deployment) -> ext_proc.ExternalPr
 
 
 def _another_sidecar() -> core.RetryPolicy:
-    """Makes a dead sidecar invisible. The policy inside `envoy_grpc` would do nothing."""
+    """Makes a dead sidecar invisible. The policy inside `envoy_grpc` would do nothing.
+
+    Envoy keeps 64 KiB of a gRPC request for a retry: one with a longer body fails, hence `_eject_when_dead`.
+    """
     return core.RetryPolicy(
         retry_on="unavailable,connect-failure,reset,refused-stream",
         num_retries=2,
+        retry_back_off=core.BackoffStrategy(
+            base_interval=timedelta(milliseconds=1), max_interval=timedelta(milliseconds=10)
+        ),
         retry_host_predicate=[
             core.RetryPolicyRetryHostPredicate(
                 name="envoy.retry_host_predicates.previous_hosts",
@@ -174,6 +181,7 @@ def _headers(settings: Settings) -> header_mutation.HeaderMutation:
     return header_mutation.HeaderMutation(
         mutations=header_mutation.Mutations(
             request_mutations=[
+                _remove_prefix("x-envoy-"),
                 *map(_remove, secrets),
                 _set(POOL_HEADER, POOL),
                 _set("x-envoy-retry-on", RETRY_ON),
@@ -183,6 +191,12 @@ def _headers(settings: Settings) -> header_mutation.HeaderMutation:
                 *(_set(header, key) for header, key in RATE_LIMIT_HEADERS.items()),
             ],
         )
+    )
+
+
+def _remove_prefix(prefix: str) -> mutation.HeaderMutation:
+    return mutation.HeaderMutation(
+        remove_on_match=mutation.HeaderMutationRemoveOnMatch(key_matcher=matcher.StringMatcher(prefix=prefix))
     )
 
 

@@ -15,11 +15,11 @@ from envoy_data_plane.envoy.extensions.request_id.uuid import v3 as request_id
 from envoy_data_plane.envoy.type import v3 as envoy_type
 from envoy_data_plane.envoy.type.matcher import v3 as matcher
 
-from extproc.core.metadata import TICKET
+from extproc.core.metadata import STREAM_HEADER, VERDICT
 from extproc.core.settings import Settings, Tracing
 from extproc.envoy_config.clusters import SIDECAR, TRACES, packed, socket_address
 from extproc.envoy_config.deployment import Deployment
-from extproc.envoy_config.filters import SPLICE_BYTES, http_filters, removed_at_the_edge
+from extproc.envoy_config.filters import http_filters, changed_at_the_edge
 from extproc.envoy_config.local_replies import local_reply_config, with_metadata
 from extproc.envoy_config.routes import ROUTES, route_configuration
 
@@ -71,7 +71,6 @@ def ingress(settings: Settings, deployment: Deployment, route_file: core.ConfigS
     return listener.Listener(
         name=LISTENER,
         address=socket_address(deployment.host, deployment.port),
-        per_connection_buffer_limit_bytes=settings.max_body_bytes + SPLICE_BYTES,
         filter_chains=[chain],
     )
 
@@ -79,7 +78,7 @@ def ingress(settings: Settings, deployment: Deployment, route_file: core.ConfigS
 def _edge(settings: Settings, deployment: Deployment) -> core.TypedExtensionConfig:
     return core.TypedExtensionConfig(
         name="envoy.http.early_header_mutation.header_mutation",
-        typed_config=packed(early.HeaderMutation(mutations=removed_at_the_edge(settings, deployment))),
+        typed_config=packed(early.HeaderMutation(mutations=changed_at_the_edge(settings, deployment))),
     )
 
 
@@ -90,7 +89,10 @@ def _request_ids() -> hcm.RequestIdExtension:
 
 
 def _settlement_log() -> accesslog.AccessLog:
-    """One entry for each request that holds a lease; the others cost nothing."""
+    """One entry for each request that may hold a lease; those that were refused cost nothing.
+
+    One whose client left before the verdict came has a lease, perhaps, but no ticket: hence its id.
+    """
     common = grpc_log.CommonGrpcAccessLogConfig(
         log_name="tokenpool",
         transport_api_version=core.ApiVersion.V3,
@@ -101,7 +103,9 @@ def _settlement_log() -> accesslog.AccessLog:
     return accesslog.AccessLog(
         name="envoy.access_loggers.http_grpc",
         filter=with_metadata(TICKET, matcher.ValueMatcher(present_match=True)),
-        typed_config=packed(grpc_log.HttpGrpcAccessLogConfig(common_config=common)),
+        typed_config=packed(
+            grpc_log.HttpGrpcAccessLogConfig(common_config=common, additional_request_headers_to_log=[STREAM_HEADER])
+        ),
     )
 
 

@@ -33,6 +33,7 @@ class Rule:
     refusal: Refusal
     flags: tuple[str, ...] = ()  # Envoy's response flags
     statuses: tuple[int, int] | None = None  # lowest and highest
+    admitted: bool = False  # only after a verdict
 
 
 RULES = (
@@ -68,6 +69,11 @@ RULES = (
         Refusal(400, Reason.INVALID_REQUEST, "a JSON body is required"),
         statuses=(400, 400),
     ),
+    Rule(  # a route that Envoy does not have yet
+        Refusal(503, Reason.NO_SERVERS, "no server of this model can be reached", retry_ms=RETRY_MS),
+        statuses=(500, 599),
+        admitted=True,
+    ),
     Rule(  # what is left: the sidecar failed, or did not answer in time
         Refusal(503, Reason.SHUTTING_DOWN, "token admission is not available", retry_ms=RETRY_MS),
         statuses=(500, 599),
@@ -76,7 +82,8 @@ RULES = (
 
 
 def local_reply_config() -> hcm.LocalReplyConfig:
-    mappers = [hcm.ResponseMapper(filter=_is_refusal(), body_format_override=_BODY)]
+    own = accesslog.AccessLogFilter(or_filter=accesslog.OrFilter(filters=[_is_refusal(), _is_success()]))
+    mappers = [hcm.ResponseMapper(filter=own, body_format_override=_BODY)]
     for rule in RULES:
         mappers.append(_mapper(rule, ErrorShape.ANTHROPIC))
         mappers.append(_mapper(rule, ErrorShape.OPENAI))
@@ -100,8 +107,13 @@ def _is_refusal() -> accesslog.AccessLogFilter:
     return with_metadata(VERDICT, exactly("refuse"))
 
 
+def _is_success() -> accesslog.AccessLogFilter:
+    """The list of models, which the sidecar answers itself."""
+    return _status(accesslog.ComparisonFilterOp.LE, 299)
+
+
 def _mapper(rule: Rule, shape: ErrorShape) -> hcm.ResponseMapper:
-    filters = [_condition(rule)]
+    filters = _conditions(rule)
     if shape is ErrorShape.ANTHROPIC:
         filters.insert(0, _on_messages())
     text = body(rule.refusal, shape).decode().replace("%", "%%")
@@ -115,14 +127,17 @@ def _mapper(rule: Rule, shape: ErrorShape) -> hcm.ResponseMapper:
     )
 
 
-def _condition(rule: Rule) -> accesslog.AccessLogFilter:
+def _conditions(rule: Rule) -> list[accesslog.AccessLogFilter]:
+    conditions = [with_metadata(VERDICT, exactly("admit"))] if rule.admitted else []
     if rule.statuses is None:
         flags = accesslog.ResponseFlagFilter(flags=list(rule.flags))
-        return accesslog.AccessLogFilter(response_flag_filter=flags)
+        return [*conditions, accesslog.AccessLogFilter(response_flag_filter=flags)]
     lowest, highest = rule.statuses
     if lowest == highest:
-        return _status(accesslog.ComparisonFilterOp.EQ, lowest)
-    return all_of([_status(accesslog.ComparisonFilterOp.GE, lowest), _status(accesslog.ComparisonFilterOp.LE, highest)])
+        return [*conditions, _status(accesslog.ComparisonFilterOp.EQ, lowest)]
+    conditions.append(_status(accesslog.ComparisonFilterOp.GE, lowest))
+    conditions.append(_status(accesslog.ComparisonFilterOp.LE, highest))
+    return conditions
 
 
 def _status(comparison: accesslog.ComparisonFilterOp, status: int) -> accesslog.AccessLogFilter:

@@ -25,6 +25,7 @@ from extproc.envoy_config.clusters import longest_pool, packed
 ROUTES = "tokenpool"
 EXT_PROC = "envoy.filters.http.ext_proc"
 BUFFER = "envoy.filters.http.buffer"
+BODY_LIMIT = "tokenpool.body_limit"  # a second one, before ext_proc
 MODELS_PATH = "/v1/models"
 BAD_REQUEST, NOT_FOUND, UNAVAILABLE = 400, 404, 503
 
@@ -34,7 +35,13 @@ def route_configuration(settings: Settings) -> route.RouteConfiguration:
     host = route.VirtualHost(
         name=ROUTES,
         domains=["*"],
-        routes=[*_verdict_routes(settings), *_models_routes(), *_unjudged_routes(settings), _catch_all()],
+        routes=[
+            *_verdict_routes(settings),
+            _pool_not_known_yet(),
+            *_models_routes(),
+            *_unjudged_routes(settings),
+            _catch_all(),
+        ],
     )
     # Clusters and routes arrive in separate files: a route may be read before its cluster.
     return route.RouteConfiguration(name=ROUTES, virtual_hosts=[host], validate_clusters=False)
@@ -61,6 +68,16 @@ def _verdict_routes(settings: Settings) -> list[route.Route]:
         for model in settings.policy.models
         for index, pool in enumerate(model.pools)
     ]
+
+
+def _pool_not_known_yet() -> route.Route:
+    """A sidecar may have read a new configuration a moment before Envoy."""
+    any_verdict = metadata_matcher(ROUTE, matcher.ValueMatcher(present_match=True))
+    return route.Route(
+        name="pool not known",
+        match=route.RouteMatch(prefix="/", dynamic_metadata=[any_verdict]),
+        direct_response=route.DirectResponseAction(status=UNAVAILABLE),
+    )
 
 
 def _to_pool(settings: Settings, model: Model, index: int) -> route.RouteAction:
@@ -120,7 +137,7 @@ def _models_routes() -> list[route.Route]:
             name=f"models {kind}",
             match=match,
             direct_response=route.DirectResponseAction(status=UNAVAILABLE),  # the sidecar said nothing
-            typed_per_filter_config={EXT_PROC: asks, BUFFER: _no_buffer()},
+            typed_per_filter_config={EXT_PROC: asks, **_unbuffered()},
         )
         for kind, match in (
             ("list", route.RouteMatch(path=MODELS_PATH, headers=[_method("GET")])),
@@ -175,13 +192,15 @@ def _catch_all() -> route.Route:
         direct_response=route.DirectResponseAction(status=NOT_FOUND),
         typed_per_filter_config={
             EXT_PROC: packed(ext_proc.ExtProcPerRoute(disabled=True)),
-            BUFFER: _no_buffer(),
+            **_unbuffered(),
         },
     )
 
 
-def _no_buffer() -> Any:
-    return packed(buffer.BufferPerRoute(disabled=True))
+def _unbuffered() -> dict[str, Any]:
+    """For routes that do not read a body."""
+    off = packed(buffer.BufferPerRoute(disabled=True))
+    return {BODY_LIMIT: off, BUFFER: off}
 
 
 def _method(name: str) -> route.HeaderMatcher:
