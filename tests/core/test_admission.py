@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.core.admission import Buckets, Promise, buckets, never_fits, pools_that_can_hold, terms
+from extproc.core.policy import Entitlement, Model, Pool, ServiceClass, Vector
+from extproc.core.refusal import Reason
+from tests.core.values import entitlement
+
+POOL = Pool("short", ("http://a", "http://b"), 8192, Vector(500, 100_000, 10))
+CAPS = Vector(250, 20_000, 8)
+
+
+@pytest.mark.parametrize(
+    ("of", "expected"),
+    [
+        pytest.param(entitlement(), Buckets(100, 1000, 0, 0), id="base only"),
+        pytest.param(entitlement(caps=CAPS), Buckets(100, 1000, 150, 1500), id="base and burst"),
+        pytest.param(entitlement(caps=CAPS, window_seconds=60), Buckets(100, 6000, 150, 9000), id="a longer window"),
+        pytest.param(entitlement(base=Vector(), caps=CAPS), Buckets(0, 0, 250, 2500), id="nothing promised"),
+    ],
+)
+def test_buckets_hold_the_base_and_what_is_above_it(of: Entitlement, expected: Buckets) -> None:
+    assert buckets(of) == expected
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(1, 3600))
+def test_both_buckets_together_hold_the_window_of_the_cap(base: int, more: int, window: int) -> None:
+    of = entitlement(base=Vector(base, 0, 0), caps=Vector(base + more, 0, 0), window_seconds=window)
+    assert buckets(of).depth == (base + more) * window
+
+
+def test_promises_are_summed_by_tier_and_only_for_classes_that_have_one() -> None:
+    every = [entitlement(name.value, name) for name in ServiceClass]
+    every[3:] = [replace(e, base=Vector()) for e in every[3:]]
+    found = terms(POOL, every)
+    assert found.promises == (Promise(20_000, 8, 200, 2000), Promise(10_000, 4, 100, 1000))
+
+
+def test_the_depth_of_a_pool_holds_every_promise_and_ten_seconds_beside() -> None:
+    found = terms(POOL, [entitlement(), entitlement("b", ServiceClass.ELASTIC)])
+    assert (found.capacity, found.depth, found.free_depth) == (Vector(1000, 200_000, 20), 12_000, 10_000)
+
+
+def test_a_slow_pool_is_deep_enough_for_its_longest_request() -> None:
+    slow = replace(POOL, server_capacity=Vector(10, 100_000, 10))
+    assert terms(slow, [entitlement()]).free_depth == 8192
+
+
+@pytest.mark.parametrize(
+    ("tokens", "kv_tokens", "reason"),
+    [
+        pytest.param(2500, 20_000, None, id="exactly the caps"),
+        pytest.param(2501, 1, Reason.TOKENS_PER_SECOND, id="more than both buckets hold"),
+        pytest.param(1, 20_001, Reason.KV_TOKENS, id="more than the cap of KV tokens"),
+    ],
+)
+def test_what_could_never_fit_its_entitlement_is_named_by_unit(
+    tokens: int, kv_tokens: int, reason: Reason | None
+) -> None:
+    assert never_fits(entitlement(caps=CAPS), tokens, kv_tokens) is reason
+
+
+@pytest.mark.parametrize(
+    ("tokens", "kv_tokens", "expected"),
+    [
+        pytest.param(1, 1, {"short", "long"}, id="any"),
+        pytest.param(1, 100_000, {"short", "long"}, id="all of a pool's KV tokens"),
+        pytest.param(1, 100_001, {"long"}, id="more KV tokens than the pool has"),
+        pytest.param(8192, 1, {"short", "long"}, id="all that stands beside the promises"),
+        pytest.param(8193, 1, {"long"}, id="more than its bucket can hold beside the promises"),
+        pytest.param(10**9, 1, set(), id="more than any"),
+    ],
+)
+def test_only_pools_whose_empty_servers_would_take_it_can_hold_it(
+    tokens: int, kv_tokens: int, expected: set[str]
+) -> None:
+    short = Pool("short", ("http://a",), 8192, Vector(500, 100_000, 10))
+    long = Pool("long", ("http://b",), 65_536, Vector(500, 500_000, 10))
+    of = {pool.name: terms(pool, [entitlement()]) for pool in (short, long)}
+    assert pools_that_can_hold(Model("m", (short, long)), of, tokens, kv_tokens) == expected
+
+
+def test_a_pool_without_slots_can_hold_nothing() -> None:
+    closed = replace(POOL, server_capacity=Vector(500, 100_000, 0))
+    assert pools_that_can_hold(Model("m", (closed,)), {"short": terms(closed, [])}, 1, 1) == set()
