@@ -147,7 +147,6 @@ def endings(batch: als_pb2.StreamAccessLogsMessage) -> Iterator[tuple[Ticket, En
 
 def _ending(entry: als_pb2.HTTPAccessLogEntry, usage: Struct) -> Ending:
     common, response = entry.common_properties, entry.response
-    began = common.HasField("time_to_first_upstream_rx_byte")
     first_byte = response.response_body_bytes > 0  # headers of a stream come before its first token
     return Ending(
         status=response.response_code.value,

@@ -50,7 +50,9 @@ def charge(ticket: Ticket, ending: Ending, cost: Cost, stream_bytes_per_token: f
 
     Else nothing before the first byte or for an error, and after it the prompt and the bytes sent so far.
     """
-    complete = ending.status < CLIENT_ERROR and ending.status > 0
+    # A count of the prompt alone is the whole of an embedding, but of a stream only its beginning (Anthropic's
+    # message_start): Envoy logs 200 for it though the client may have gone long before the end.
+    complete = 0 < ending.status < CLIENT_ERROR and not ticket.stream
     if ending.prompt_tokens is not None and (ending.completion_tokens is not None or complete):
         prompt, completion = ending.prompt_tokens, ending.completion_tokens or 0
         return Charge(prompt, completion, weighted(prompt, completion, ending.cached_tokens or 0, cost), Source.USAGE)
