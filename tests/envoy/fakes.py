@@ -13,7 +13,7 @@ import grpc
 from aiohttp import web
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from extproc.core.metadata import NAMESPACE, POOL, ROUTE, TICKET, VERDICT, cluster_name
+from extproc.core.metadata import NAMESPACE, POOL, ROUTE, STREAM_HEADER, TICKET, VERDICT, cluster_name
 from extproc.envoy_config.clusters import READINESS
 from extproc.pb import als_pb2, ext_proc_pb2
 
@@ -30,12 +30,19 @@ def free_port() -> int:
 
 @dataclass(slots=True)
 class Seen:
-    """What reached the sidecars: messages by kind, and access-log entries by ticket."""
+    """What reached the sidecars: messages, and access-log entries by ticket, without one by the id of the stream."""
 
     messages: list[ext_proc_pb2.ProcessingRequest] = field(default_factory=list)
     peers: list[int] = field(default_factory=list)  # which sidecar got the message of the same place
     entries: dict[str, als_pb2.HTTPAccessLogEntry] = field(default_factory=dict)
+    logged: list[str] = field(default_factory=list)  # the verdicts of all entries; "" where there was none
     arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    def log(self, entry: als_pb2.HTTPAccessLogEntry) -> None:
+        verdict = entry.common_properties.metadata.filter_metadata[NAMESPACE]
+        self.logged.append(verdict.fields[VERDICT].string_value)
+        stream = entry.request.request_headers[STREAM_HEADER]
+        self.entries[verdict.fields[TICKET].string_value or stream] = entry
 
     async def entry(self, ticket: str) -> als_pb2.HTTPAccessLogEntry:
         async with asyncio.timeout(PATIENCE_SECONDS), self.arrived:
@@ -117,8 +124,7 @@ class Sidecar:
         async for batch in batches:
             async with self.seen.arrived:
                 for entry in batch.http_logs.log_entry:
-                    verdict = entry.common_properties.metadata.filter_metadata[NAMESPACE]
-                    self.seen.entries[str(verdict[TICKET])] = entry
+                    self.seen.log(entry)
                 self.seen.arrived.notify_all()
         return als_pb2.StreamAccessLogsResponse()
 
@@ -167,7 +173,7 @@ class ModelServer:
     """Says 400 to more prompt tokens (field `prompt`) than its limit; else answers as the request's body says.
 
     Fields that it obeys: `status`, `content_type`, `chunks` (of text), `large` (bytes of white space), `hang_up`,
-    `wait`, `pause` (until `go_on`).
+    `wait`, `pause` (until `go_on`, after the text `first`).
     """
 
     def __init__(self, limit: int = 1_000_000) -> None:
@@ -220,7 +226,7 @@ class ModelServer:
         reply.headers["content-type"] = asked.get("content_type", "application/json")
         await reply.prepare(request)
         if asked.get("pause"):
-            await reply.write(b"first, ")
+            await reply.write(asked.get("first", "first, ").encode())
             await self.go_on.wait()
             await reply.write(b"last")
             return reply

@@ -157,3 +157,13 @@ async def test_an_event_too_long_to_hold_passes(stack: Stack, size: int, piece: 
     long = event({"choices": [{"delta": {"content": "x" * size}}]})
     body, _ = await answer(stack, SSE, cut(CHUNK + long + USAGE_EVENT + DONE, [piece] * 20), strip_usage=True)
     assert body.decode() == CHUNK + long + DONE
+
+
+async def test_a_long_event_is_not_held_until_it_is_complete(stack: Stack) -> None:
+    first = "data: " + "x" * 100_000
+    asked = {"content_type": SSE, "pause": True, "first": first, "verdict": {"strip_usage": True}}
+    async with stack.envoy.client.post(f"{stack.envoy.url}/v1/chat/completions", json=asked) as reply:
+        assert await reply.content.readexactly(65_536) == first[:65_536].encode()
+        stack.short.go_on.set()
+        assert await reply.read() == (first[65_536:] + "last").encode()
+    stack.short.go_on.clear()
