@@ -35,7 +35,16 @@ class Batching(Generic[Item, Answer]):
         self._waiting.append((item, future))
         if self._running is None:
             self._running = asyncio.create_task(self._run())
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._untaken(item, future)
+            raise
+
+    def _untaken(self, item: Item, future: asyncio.Future[Answer]) -> None:
+        """A submitter can be cancelled after its answer was set and before it runs again to take it."""
+        if self._abandoned is not None and not future.cancelled() and future.exception() is None:
+            self._abandoned(item, future.result())
 
     async def _run(self) -> None:
         try:
