@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
 from extproc import wire
+from extproc.core.refusal import ErrorShape
 from extproc.core.settings import MIB, Settings
+from extproc.core.wording import not_text
 from extproc.pb import als_pb2, ext_proc_pb2
 from extproc.settlements import Settlements
-from extproc.verdicts import Admission, Call, Verdict, Verdicts
+from extproc.verdicts import Admission, Call, Denial, Verdict, Verdicts
 
 EXT_PROC = "envoy.service.ext_proc.v3.ExternalProcessor"
 ACCESS_LOG = "envoy.service.accesslog.v3.AccessLogService"
@@ -35,7 +37,6 @@ class Edge:
         self._settings = settings
         self._verdicts = verdicts
         self._settlements = settlements
-        self._withdrawals: set[asyncio.Task[None]] = set()
         self._health = health.HealthServicer()
         size = settings.max_body_bytes + MESSAGE_MARGIN
         self._server = grpc.aio.server(
@@ -61,11 +62,9 @@ class Edge:
             await self._health.set(service, serving if ready else health_pb2.HealthCheckResponse.NOT_SERVING)
 
     async def stop(self, grace_seconds: float) -> None:
-        """No new streams; those begun get the grace; then withdrawals and settlements finish."""
+        """No new streams; those begun get the grace; then settlements finish."""
         await self.set_ready(ready=False)
         await self._server.stop(grace_seconds)
-        if self._withdrawals:
-            await asyncio.wait(self._withdrawals, timeout=grace_seconds)
         left = await self._settlements.drain(grace_seconds)
         if left:
             log.warning("%d settlements were not finished; their leases expire at their deadlines", left)
@@ -73,7 +72,7 @@ class Edge:
     def _verdict_handler(self) -> grpc.GenericRpcHandler:
         handler = grpc.stream_stream_rpc_method_handler(
             self._process,
-            ext_proc_pb2.ProcessingRequest.FromString,
+            _parsed,
             ext_proc_pb2.ProcessingResponse.SerializeToString,
         )
         return grpc.method_handlers_generic_handler(EXT_PROC, {"Process": handler})
@@ -117,21 +116,10 @@ class Edge:
             await context.write(wire.response_of(verdict))
             return
         try:
-            context.add_done_callback(lambda ended: self._ended(ended, verdict))
             await context.write(wire.response_of(verdict, classic=classic, headers_phase=headers_phase))
         except BaseException:
-            self._withdraw(verdict)
+            self._settlements.release(verdict.ticket)
             raise
-
-    def _ended(self, ended: Context, verdict: Admission) -> None:
-        if ended.cancelled():
-            self._withdraw(verdict)
-
-    def _withdraw(self, verdict: Admission) -> None:
-        """Envoy went away before it had the verdict: no access-log entry will ever name this lease."""
-        task = asyncio.create_task(self._verdicts.withdraw(verdict))
-        self._withdrawals.add(task)
-        task.add_done_callback(self._withdrawals.discard)
 
     async def _settle(
         self,
@@ -145,9 +133,19 @@ class Edge:
             self._settlements.accept(wire.endings(batch))
 
 
+def _parsed(data: bytes) -> ext_proc_pb2.ProcessingRequest | DecodeError:
+    try:
+        return ext_proc_pb2.ProcessingRequest.FromString(data)
+    except DecodeError as fault:  # raised here, it would end the stream, and with `fail: open` let the request pass
+        return fault
+
+
 async def _read(context: Context) -> ext_proc_pb2.ProcessingRequest | None:
-    """None at the end of the stream."""
+    """None at the end of the stream, or where its message was refused for what it is made of."""
     message = await context.read()
+    if isinstance(message, DecodeError):
+        await context.write(wire.response_of(Denial(not_text(), ErrorShape.OPENAI)))
+        return None
     return message if isinstance(message, ext_proc_pb2.ProcessingRequest) else None
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
+from dataclasses import replace
 
 from extproc.beliefs import LearnedBeliefs
 from extproc.core.charge import Charge, Ending, Source, charge, misrouted
@@ -16,6 +17,7 @@ from extproc.ledger import ExpiredLease, Ledger, LedgerUnavailable, Observation,
 
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 5.0
+VERDICT_SECONDS = 1.0  # longer than a verdict takes, however slow Redis is
 MOST_PENDING = 100_000  # endings held while the ledger is away; beyond, leases expire by themselves
 SWEEP_BATCH = 500
 
@@ -35,13 +37,25 @@ class Settlements:
         self._lease_seconds = lease_seconds
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def accept(self, endings: Iterable[tuple[Ticket, Ending]]) -> None:
+    def accept(self, endings: Iterable[tuple[Ticket, Ending] | str]) -> None:
         """Returns at once. A ticket of a model that is no longer configured expires at its deadline."""
-        for ticket, ending in endings:
-            if ticket.model in self._costs and len(self._tasks) < MOST_PENDING:
-                task = asyncio.create_task(self._settle(ticket, ending))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+        for ending in endings:
+            if len(self._tasks) >= MOST_PENDING:
+                return
+            if isinstance(ending, str):
+                # Its verdict may still be under way: hence the pause. The id does not say the model.
+                self._start(self._release_unused(ending, tuple(self._costs), VERDICT_SECONDS))
+            elif ending[0].model in self._costs:
+                self._start(self._settle(*ending))
+
+    def release(self, ticket: Ticket) -> None:
+        """The verdict could not be sent: nobody will use its lease. Returns at once."""
+        self._start(self._release_unused(ticket.lease, (ticket.model,), 0.0))
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def drain(self, seconds: float) -> int:
         """Waits for what was accepted; how many are left when the time is over (their leases expire)."""
@@ -74,6 +88,13 @@ class Settlements:
         )
         if await self._settled(settlement):
             self._observer.settled(_fact(ticket, ending, due))
+
+    async def _release_unused(self, lease: str, models: Iterable[str], after_seconds: float) -> None:
+        await asyncio.sleep(after_seconds)
+        for model in models:
+            if await self._settled(Settlement(lease, model, 0, 0, 0)):
+                self._observer.settled(_blank_fact(model, Source.UNUSED))
+                return
 
     def _cost(self, ticket: Ticket) -> Cost:
         return self._costs[ticket.model]
@@ -127,16 +148,27 @@ def _fact(ticket: Ticket, ending: Ending, due: Charge) -> Settled:
 
 
 def _expired_fact(model: str, lease: ExpiredLease) -> Settled:
-    return Settled(
-        model=model,
+    return replace(
+        _blank_fact(model, Source.EXPIRED),
         entitlement=lease.entitlement,
         pool=lease.pool,
-        category="",
-        source=Source.EXPIRED.value,
-        prompt_tokens=0,
         completion_tokens=lease.tokens,  # nobody knows how they were used
-        prompt_estimate=0,
         reserved_tokens=lease.tokens,
+    )
+
+
+def _blank_fact(model: str, source: Source) -> Settled:
+    """A settlement without a ticket."""
+    return Settled(
+        model=model,
+        entitlement="",
+        pool="",
+        category="",
+        source=source.value,
+        prompt_tokens=0,
+        completion_tokens=0,
+        prompt_estimate=0,
+        reserved_tokens=0,
         status=0,
         ttft_seconds=None,
         duration_seconds=0.0,

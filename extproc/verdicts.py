@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count
+from urllib.parse import unquote
 
 from extproc.beliefs import LearnedBeliefs
 from extproc.core import admission, charge, estimate, request, routing
@@ -28,7 +29,7 @@ from extproc.core.wording import (
     unknown_model,
     unknown_path,
 )
-from extproc.ledger import Admitted, Demand, Ledger, LedgerUnavailable, Refused, Settlement
+from extproc.ledger import Admitted, Demand, Ledger, LedgerUnavailable, Refused
 
 MODELS_PATH = "/v1/models"
 
@@ -44,6 +45,7 @@ class Call:
     content_encoding: str = ""
     identity: str = ""  # the entitlement that a trusted filter named, where one is configured
     traceparent: str = ""
+    stream_id: str = ""  # our Envoy's own name for the request; "" behind another's configuration
     body: bytes = b""
 
 
@@ -97,7 +99,7 @@ class Verdicts:
         self._ledger = ledger
         self._beliefs = beliefs
         self._observer = observer
-        self._lease_prefix = secrets.token_hex(8)  # the sidecar's own: clients choose x-request-id
+        self._lease_prefix = secrets.token_hex(8)
         self._leases = count()
         self._terms = {
             model.name: {
@@ -112,7 +114,7 @@ class Verdicts:
         started_ns, started = time.time_ns(), time.perf_counter()
         path = call.path.partition("?")[0]
         api = request.api_of(path)
-        if api is None and path.startswith(MODELS_PATH):
+        if api is None and f"{path}/".startswith(f"{MODELS_PATH}/"):
             return self._list(call, path)
         fact = Decided("refuse", "", 200, started_ns, 0.0, traceparent=call.traceparent)
         verdict, fact = await self._decide(call, api, fact)
@@ -120,14 +122,6 @@ class Verdicts:
             fact = replace(fact, reason=verdict.refusal.reason.value, status=verdict.refusal.status)
         self._observer.decided(replace(fact, seconds=time.perf_counter() - started))
         return verdict
-
-    async def withdraw(self, admission_: Admission) -> None:
-        """Gives back the lease of a request that Envoy no longer waits for."""
-        ticket = admission_.ticket
-        try:
-            await self._ledger.settle(Settlement(ticket.lease, ticket.model, 0, 0, 0))
-        except LedgerUnavailable:
-            return  # it expires at its deadline
 
     async def _decide(self, call: Call, api: Api | None, fact: Decided) -> tuple[Verdict, Decided]:
         shape = ErrorShape.OPENAI if api is None else api.error_shape
@@ -173,7 +167,8 @@ class Verdicts:
         return _Plan(facts, model, entitlement, expected, pools, tokens)
 
     async def _admit(self, call: Call, plan: _Plan) -> Admission | Refusal:
-        lease = f"{self._lease_prefix}{next(self._leases):x}"
+        # Never x-request-id: clients choose that.
+        lease = call.stream_id or f"{self._lease_prefix}{next(self._leases):x}"
         demand = Demand(lease, plan.model.name, plan.entitlement, plan.pools, plan.tokens, plan.estimate.reserved)
         try:
             answer = await self._ledger.admit(demand)
@@ -219,7 +214,7 @@ class Verdicts:
             return Denial(unknown_key(), ErrorShape.OPENAI)
         if call.method not in ("GET", "HEAD"):
             return Denial(unknown_path(call.method, call.path), ErrorShape.OPENAI)
-        wanted = path[len(MODELS_PATH) :].strip("/")
+        wanted = unquote(path[len(MODELS_PATH) :]).strip("/")  # OpenAI's client quotes a slash in a name
         names = [name for model in entitlements for name in self._names(model)]
         if not wanted:
             return Listing(json.dumps({"object": "list", "data": [_model_object(name) for name in names]}).encode())

@@ -20,6 +20,8 @@ Response = ext_proc_pb2.ProcessingResponse
 
 ATTRIBUTES = "envoy.filters.http.ext_proc"  # the namespace Envoy puts request_attributes under
 OVERWRITE = ext_proc_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+STREAM_ID = metadata.header_attribute(metadata.STREAM_HEADER)
+MOST_TOKENS = 10**9  # beyond any model; keeps the ledger's sums far from where its integers end
 DETAILS = "tokenpool"  # response_code_details of a refusal, in Envoy's access logs
 
 
@@ -38,6 +40,7 @@ def call_of_body(message: Request, identity: Identity | None, traceparent: str) 
         content_encoding=text("request.headers['content-encoding']"),
         identity=_identity(message, identity, text),
         traceparent=traceparent,
+        stream_id=text(STREAM_ID),
         body=message.request_body.body,
     )
 
@@ -132,17 +135,20 @@ def _set_headers(mutation: ext_proc_pb2.HeaderMutation, headers: Iterable[tuple[
         option.header.raw_value = value.encode("utf-8", "replace")
 
 
-def endings(batch: als_pb2.StreamAccessLogsMessage) -> Iterator[tuple[Ticket, Ending]]:
-    """The entries of a batch that carry a ticket."""
+def endings(batch: als_pb2.StreamAccessLogsMessage) -> Iterator[tuple[Ticket, Ending] | str]:
+    """What a batch settles: a ticket and how its request ended, or the bare id of a request without a verdict.
+
+    The latter's client left before Envoy had the verdict; a lease of that id may exist, now or in a moment.
+    """
     for entry in batch.http_logs.log_entry:
         spaces = entry.common_properties.metadata.filter_metadata
-        if metadata.NAMESPACE not in spaces:
-            continue
-        fields = spaces[metadata.NAMESPACE].fields
+        fields = spaces[metadata.NAMESPACE].fields if metadata.NAMESPACE in spaces else {}
         ticket = decode(fields[metadata.TICKET].string_value) if metadata.TICKET in fields else None
         if ticket is not None:
             usage = spaces[metadata.USAGE_NAMESPACE] if metadata.USAGE_NAMESPACE in spaces else Struct()
             yield ticket, _ending(entry, usage)
+        elif not fields and metadata.STREAM_HEADER in entry.request.request_headers:
+            yield entry.request.request_headers[metadata.STREAM_HEADER]
 
 
 def _ending(entry: als_pb2.HTTPAccessLogEntry, usage: Struct) -> Ending:
@@ -168,7 +174,7 @@ def _count(usage: Struct, key: str) -> int | None:
     if key not in usage.fields or usage.fields[key].WhichOneof("kind") != "number_value":
         return None
     value = usage.fields[key].number_value
-    return int(value) if 0 <= value < 2**53 else None
+    return int(value) if 0 <= value <= MOST_TOKENS else None
 
 
 def _seconds(duration: Duration) -> float:

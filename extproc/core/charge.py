@@ -17,6 +17,7 @@ class Source(StrEnum):
     USAGE = "usage"
     ESTIMATED = "estimated"
     NOTHING = "nothing"
+    UNUSED = "unused"  # the client left before its verdict came
     EXPIRED = "expired"
 
 

@@ -32,6 +32,9 @@ def cluster_name(model: str, pool: str) -> str:
     return f"{model}/{pool}"
 
 
+# Set by Envoy on every request, whatever the client sent: names the lease, also where no verdict came in time.
+STREAM_HEADER = "x-tokenpool-stream"
+
 # What Envoy tells the sidecar beside the body. Headers are named as Envoy's attributes name them.
 ATTRIBUTES = (
     "request.method",
@@ -39,6 +42,7 @@ ATTRIBUTES = (
     "request.headers['authorization']",
     "request.headers['x-api-key']",
     "request.headers['content-encoding']",
+    f"request.headers['{STREAM_HEADER}']",
 )
 
 

@@ -37,7 +37,7 @@ class Settled:
     entitlement: str
     pool: str
     category: str
-    source: str  # "usage": the server said; "estimated": charged by rule; "nothing"; "expired"
+    source: str  # "usage": the server said; or another of core.charge.Source
     prompt_tokens: int
     completion_tokens: int
     prompt_estimate: int  # what the verdict expected of the prompt

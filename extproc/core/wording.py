@@ -57,6 +57,11 @@ def unknown_path(method: str, path: str) -> Refusal:
     return Refusal(404, Reason.NOT_FOUND, f"Unknown request: {method} {path.partition('?')[0]}.")
 
 
+def not_text() -> Refusal:
+    """Envoy passes the bytes of headers on as they came; its protocol has text there."""
+    return Refusal(400, Reason.INVALID_REQUEST, "The request's path and headers must be valid UTF-8.")
+
+
 def no_ledger() -> Refusal:
     message = "Admission is not possible at the moment. Please try again."
     return Refusal(503, Reason.LEDGER_UNAVAILABLE, message, retry_ms=1000)

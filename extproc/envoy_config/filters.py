@@ -45,7 +45,6 @@ OWN_PREFIXES = ("x-envoy-", "x-tokenpool-")  # headers that only this side may s
 # json_to_metadata holds an answer that is not a stream until it is complete: a batch of embeddings can be long.
 # The filter manager has one limit for both directions, and the last filter to set it wins.
 LARGEST_ANSWER_BYTES = 256 * 1024 * 1024
-SIDECAR_UNAVAILABLE = 503
 
 # Where the servers' answers say what was used, by metadata key. Of several that are present the last one wins.
 USAGE = (
@@ -91,7 +90,7 @@ def changed_at_the_edge(settings: Settings, deployment: Deployment) -> list[muta
     identity = settings.identity
     if identity is not None and identity.header is not None and not deployment.peer_sets_identity:
         removals.append(_remove(identity.header))
-    return [*removals, _set(STREAM_HEADER, "%UNIQUE_ID%")]
+    return [*removals, _overwrite(STREAM_HEADER, "%UNIQUE_ID%")]
 
 
 def _named(name: str, message: betterproto2.Message) -> hcm.HttpFilter:
@@ -206,9 +205,13 @@ def _remove(header: str) -> mutation.HeaderMutation:
 
 def _set(header: str, key: str) -> mutation.HeaderMutation:
     """From the verdict; where that has no such value, or an empty one, the header stays as it is."""
+    return _overwrite(header, f"%DYNAMIC_METADATA({NAMESPACE}:{key})%")
+
+
+def _overwrite(header: str, value: str) -> mutation.HeaderMutation:
     return mutation.HeaderMutation(
         append=core.HeaderValueOption(
-            header=core.HeaderValue(key=header, value=f"%DYNAMIC_METADATA({NAMESPACE}:{key})%"),
+            header=core.HeaderValue(key=header, value=value),
             append_action=core.HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
         )
     )

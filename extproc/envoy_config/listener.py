@@ -13,15 +13,14 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager i
 from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutation import v3 as early
 from envoy_data_plane.envoy.extensions.request_id.uuid import v3 as request_id
 from envoy_data_plane.envoy.type import v3 as envoy_type
-from envoy_data_plane.envoy.type.matcher import v3 as matcher
 
 from extproc.core.metadata import STREAM_HEADER, VERDICT
 from extproc.core.settings import Settings, Tracing
 from extproc.envoy_config.clusters import SIDECAR, TRACES, packed, socket_address
 from extproc.envoy_config.deployment import Deployment
-from extproc.envoy_config.filters import http_filters, changed_at_the_edge
-from extproc.envoy_config.local_replies import local_reply_config, with_metadata
-from extproc.envoy_config.routes import ROUTES, route_configuration
+from extproc.envoy_config.filters import changed_at_the_edge, http_filters
+from extproc.envoy_config.local_replies import local_reply_config
+from extproc.envoy_config.routes import ROUTES, exactly, metadata_matcher, route_configuration
 
 LISTENER = "tokenpool"
 SERVICE = "tokenpool-envoy"
@@ -102,7 +101,11 @@ def _settlement_log() -> accesslog.AccessLog:
     )
     return accesslog.AccessLog(
         name="envoy.access_loggers.http_grpc",
-        filter=with_metadata(TICKET, matcher.ValueMatcher(present_match=True)),
+        filter=accesslog.AccessLogFilter(
+            metadata_filter=accesslog.MetadataFilter(
+                matcher=metadata_matcher(VERDICT, exactly("admit")), match_if_key_not_found=True
+            )
+        ),
         typed_config=packed(
             grpc_log.HttpGrpcAccessLogConfig(common_config=common, additional_request_headers_to_log=[STREAM_HEADER])
         ),

@@ -1,4 +1,5 @@
--- Decide a batch of requests of one model, in order: each gets its whole lease or nothing.
+-- Decide a batch of requests of one model, in order: each gets its whole lease or nothing. Asked again for a lease
+-- that is held, because Envoy tried a second sidecar, it answers the same and holds nothing more.
 -- KEYS  1 entitlements  2 pools  3 leases  4 deadlines
 -- ARGV  1 now in ms, '' for the server's clock  2 lease lifetime in ms  3 key lifetime in ms  4 number of pools
 --       per pool 13: name, kv, slots, rate (tokens/s), depth (millitokens),
@@ -30,7 +31,7 @@ for i = 1, tonumber(ARGV[4]) do
                depth0 = t[9], kv1 = t[10], slots1 = t[11], rate1 = t[12], depth1 = t[13], record = record }
 end
 
-local records, leases, deadlines = {}, {}, {}
+local records, leases, deadlines, granted = {}, {}, {}, {}
 local function entitlement(request)
   local record = records[request[2]]
   if not record then
@@ -127,8 +128,19 @@ local function hold(r, e, pool, in_base, from_level)
   deadlines[#deadlines + 1], deadlines[#deadlines + 2] = now + lifetime, r[1]
 end
 
+local function pool_of_lease(id, numbers)
+  if granted[id] then return granted[id] end
+  local text = redis.call('HGET', KEYS[3], id)
+  local name = text and string.match(text, '^%S+ (%S+)')
+  for _, number in ipairs(numbers) do
+    if pools[number].name == name then return number end
+  end
+end
+
 -- Outcome, pool number, retry ms.
 local function decide(r, e, numbers)
+  local held = pool_of_lease(r[1], numbers)
+  if held then return 0, held, 0 end
   local outcome, retry = over_caps(r, e)
   if outcome then return outcome, 0, retry end
   local in_base = e[E.level] >= r[12] * 1000 and e[E.base_kv] + r[13] <= r[5] and e[E.base_slots] + 1 <= r[6]
@@ -139,6 +151,7 @@ local function decide(r, e, numbers)
     local wait = without_room(pools[number], r, in_base, from_level)
     if not wait then
       hold(r, e, pools[number], in_base, from_level)
+      granted[r[1]] = number
       return 0, number, 0
     end
     soonest = math.min(soonest or wait, wait)

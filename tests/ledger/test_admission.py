@@ -8,7 +8,7 @@ import pytest
 
 from extproc.core.policy import ServiceClass, Vector
 from extproc.core.refusal import Reason
-from extproc.ledger import Admitted, Refused
+from extproc.ledger import Admitted, Demand, Refused
 from tests.ledger.conftest import LEASE_MS, Benches, entitlement, model
 
 WIDE = Vector(100_000, 1_000_000, 1_000)
@@ -143,6 +143,20 @@ async def test_a_lease_settles_once_however_often_it_is_tried(bench: Benches) ->
     state = (await b.ledger.state("m")).entitlements["a"]
     assert sum(settled) == 1
     assert (state.settled_prompt_tokens, state.balance_tokens) == (60, 940)
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["in one call", "one after the other"])
+async def test_a_lease_that_is_asked_for_twice_is_held_once(bench: Benches, at_once: bool) -> None:  # noqa: FBT001
+    b = bench(model(short=WIDE, long=WIDE), entitlement("a", GUARANTEED, Vector(100, 1000, 4)))
+    demand = Demand("same", "m", b.policy.entitlements[0], ("long", "short"), 100, 100)
+    if at_once:
+        answers = list(await asyncio.gather(b.ledger.admit(demand), b.ledger.admit(demand), b.ledger.admit(demand)))
+    else:
+        answers = [await b.ledger.admit(demand) for _ in range(3)]
+    assert [answer.pool for answer in answers if isinstance(answer, Admitted)] == ["long"] * 3
+    assert (await b.ledger.state("m")).entitlements["a"].in_use == Vector(10, 100, 1)
+    assert await b.settle("same", 60)
+    assert (await b.ledger.state("m")).entitlements["a"].in_use == Vector()
 
 
 async def test_a_lease_expires_at_its_deadline_and_not_before(bench: Benches) -> None:
