@@ -58,19 +58,13 @@ def serve(  # noqa: PLR0913 - one parameter an option
         raise Failure(
             f"{config} names no Redis; add `redis:` to it, give --redis URL, or use `tokenpool up` (it has its own)"
         )
-    from extproc.app import SidecarOptions, run_sidecar
-
     check_ports(addresses, admin_host, admin_port)
-    run_sidecar(
-        SidecarOptions(
-            config=config,
-            redis=redis,
-            addresses=addresses,
-            admin_host=admin_host,
-            admin_port=admin_port,
-            json_logs=json_logs,
-        )
-    )
+    from extproc.app import SidecarError, SidecarOptions, run_sidecar
+
+    try:
+        run_sidecar(SidecarOptions(config, redis, addresses, admin_host, admin_port, json_logs))
+    except SidecarError as error:
+        raise Failure(str(error)) from error
 
 
 def check_ports(addresses: tuple[str, ...], admin_host: str, admin_port: int) -> None:
@@ -88,6 +82,9 @@ def check_ports(addresses: tuple[str, ...], admin_host: str, admin_port: int) ->
 @click.option("--json-logs", is_flag=True)
 def worker(config: Path, redis: str | None, address: str, index: int, json_logs: bool) -> None:
     """One worker process of `tokenpool serve`."""
-    from extproc.app import WorkerOptions, run_worker
+    from extproc.app import SidecarError, WorkerOptions, run_worker
 
-    run_worker(WorkerOptions(config=config, redis=redis, address=address, index=index, json_logs=json_logs))
+    try:
+        run_worker(WorkerOptions(config, redis, address, index, json_logs))
+    except SidecarError as error:
+        raise Failure(str(error)) from error

@@ -86,7 +86,7 @@ def announce(addresses: Addresses, settings: Settings, config: Path) -> None:
     click.echo(f"  metrics  {addresses.admin}/metrics")
     click.echo(f"  Envoy    {addresses.envoy_admin}")
     click.echo(f"  logs     {addresses.run_dir}")
-    click.echo(f"  promises {config}\n\nCtrl-C stops everything.")
+    click.echo(f"  config   {config}\n\nCtrl-C stops everything.")
 
 
 def example_request(edge: str, settings: Settings) -> str:

@@ -65,10 +65,15 @@ class Child:
             try:
                 await asyncio.wait_for(self.process.wait(), STOP_SECONDS)
             except TimeoutError:
-                with suppress(ProcessLookupError):
-                    os.killpg(self.process.pid, signal.SIGKILL)  # its own children, too
+                self._kill_group()
+        self._kill_group()  # what it started and left behind
         await self.ended()
         self._reading.cancel()
+
+    def _kill_group(self) -> None:
+        """The child and all that descend from it: it leads a session of its own."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     async def _read(self) -> None:
         output = self.process.stdout

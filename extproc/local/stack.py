@@ -6,22 +6,22 @@ import asyncio
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from extproc.core.metadata import cluster_name
-from extproc.core.policy import Policy
 from extproc.core.settings import Settings
-from extproc.envoy_config import Deployment, SimulatedServer, write_xds
+from extproc.envoy_config import Deployment, write_xds
 from extproc.local import drain, ports, programs, readiness, redis_reach, simulators, valkey
 from extproc.local.processes import Children
+from extproc.local.simulators import Simulated
 
 LOOPBACK = "127.0.0.1"
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MAX_SOCKET_PATH = 100  # sun_path holds 108 bytes on Linux, 104 on macOS
-LONGEST_SOCKET_NAME = 20
+LONGEST_SOCKET = len("/tokenpool-12345678/sidecar-255.sock")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,133 +55,121 @@ class Announcements:
 
 async def run(options: StackOptions, settings: Settings, announce: Announcements) -> None:
     """Runs until SIGINT or SIGTERM. Raises StackError where something cannot start or dies; all is stopped by then."""
-    port, admin_port, envoy_admin_port = settle_ports(options)
+    settled = settle_ports(options)
+    simulators.check(settings.policy)
     if settings.redis is not None:
         redis_reach.check(settings.redis)
     with run_directory() as run_dir:
-        edge_host = ports.reachable_host(options.host)
-        addresses = Addresses(
-            edge=f"http://{ports.authority(edge_host, port)}",
-            admin=f"http://{LOOPBACK}:{admin_port}",
-            envoy_admin=f"http://{LOOPBACK}:{envoy_admin_port}",
-            run_dir=run_dir,
-        )
-        deployment = Deployment(
-            sidecars=tuple(f"unix:{run_dir}/sidecar-{index}.sock" for index in range(options.workers)),
-            host=options.host,
-            port=port,
-            admin_host=LOOPBACK,
-            admin_port=envoy_admin_port,
-        )
         async with Children(run_dir, echo=options.echo_logs) as children:
             with stop_signals(children):
-                await live(children, Plan(options, settings, deployment, addresses), announce)
+                await Stack(settled, run_dir, children, announce).live(settings)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    options: StackOptions
-    settings: Settings
-    deployment: Deployment
-    addresses: Addresses
+class Stack:
+    """One running stack. Its ports are settled: none of them is 0."""
+
+    def __init__(self, options: StackOptions, run_dir: Path, children: Children, announce: Announcements) -> None:
+        self._options = options
+        self._run_dir = run_dir
+        self._children = children
+        self._announce = announce
+        self._simulators: dict[Simulated, str] = {}  # where each listens
+        edge_host = ports.reachable_host(options.host)
+        self.addresses = Addresses(
+            edge=f"http://{ports.authority(edge_host, options.port)}",
+            admin=f"http://{LOOPBACK}:{options.admin_port}",
+            envoy_admin=f"http://{LOOPBACK}:{options.envoy_admin_port}",
+            run_dir=run_dir,
+        )
+
+    async def live(self, settings: Settings) -> None:
+        """Starts everything and keeps it until asked to stop. Raises StackError."""
+        if not await self._children.while_alive(self.start(settings)):
+            return
+        self._announce.ready(self.addresses)
+        await self._children.until_over()
+        await drain.drain(self.addresses.envoy_admin)
+
+    async def start(self, settings: Settings) -> bool:
+        """True once a request would succeed."""
+        own_redis = await self._start_redis() if settings.redis is None else None
+        await self._start_sidecar(own_redis)
+        await self.configure(settings)
+        await self._start_envoy()
+        await readiness.ready(self._probes(settings), self._announce.progress)
+        return True
+
+    async def configure(self, settings: Settings) -> None:
+        """Envoy's files, with a simulator for each `sim://` endpoint that has none; a running Envoy follows them."""
+        wanted = list(simulators.simulated(settings.policy))
+        # All are started before the first is waited for: each takes a moment.
+        new = [(one, await simulators.start(self._children, one)) for one in wanted if one not in self._simulators]
+        for one, child in new:
+            self._simulators[one] = await simulators.listening(child)
+        deployment = replace(self._deployment(), endpoints={one.place: self._simulators[one] for one in wanted})
+        write_xds(settings, deployment, self._envoy_files)
+
+    @property
+    def _envoy_files(self) -> Path:
+        return self._run_dir / "envoy"
+
+    def _deployment(self) -> Deployment:
+        workers = range(self._options.workers)
+        return Deployment(
+            sidecars=tuple(f"unix:{self._run_dir}/sidecar-{index}.sock" for index in workers),
+            host=self._options.host,
+            port=self._options.port,
+            admin_host=LOOPBACK,
+            admin_port=self._options.envoy_admin_port,
+        )
+
+    async def _start_redis(self) -> str:
+        await valkey.ready(await valkey.start(self._children, self._run_dir))
+        return valkey.url(self._run_dir)
+
+    async def _start_sidecar(self, own_redis: str | None) -> None:
+        """A configured Redis URL may hold a password: the sidecar reads it itself, argument lists are public."""
+        redis = ("--redis", own_redis) if own_redis else ()
+        addresses = [part for address in self._deployment().sidecars for part in ("--listen", address)]
+        command = programs.tokenpool(
+            *("serve", "--config", str(self._options.config), *redis),
+            *("--workers", str(self._options.workers), *addresses),
+            *("--admin-host", LOOPBACK, "--admin-port", str(self._options.admin_port)),
+        )
+        await self._children.start("sidecar", command)
+
+    async def _start_envoy(self) -> None:
+        bootstrap = self._envoy_files / "bootstrap.yaml"
+        options = ("--disable-hot-restart", "--log-level", "warning")
+        await self._children.start("envoy", (str(programs.envoy()), "--config-path", str(bootstrap), *options))
+
+    def _probes(self, settings: Settings) -> readiness.Probes:
+        models = settings.policy.models
+        return readiness.Probes(
+            admin=self.addresses.admin,
+            envoy_admin=self.addresses.envoy_admin,
+            edge=self.addresses.edge,
+            clusters=tuple(cluster_name(model.name, pool.name) for model in models for pool in model.pools),
+        )
 
 
-async def live(children: Children, plan: Plan, announce: Announcements) -> None:
-    if await children.while_alive(start_all(children, plan, announce.progress)) is None:
-        return
-    announce.ready(plan.addresses)
-    await children.until_over()
-    await drain.drain(plan.addresses.envoy_admin)
-
-
-async def start_all(children: Children, plan: Plan, tell: Callable[[str], None]) -> bool:
-    """True once a request would succeed."""
-    redis = await start_redis(children, plan)
-    await start_sidecar(children, plan, redis)
-    servers = await start_simulators(children, plan.settings.policy)
-    await start_envoy(children, plan, servers)
-    await readiness.ready(probes(plan), tell)
-    return True
-
-
-async def start_redis(children: Children, plan: Plan) -> str:
-    """The URL of the shared state: the configured one, or our own."""
-    if plan.settings.redis is not None:
-        return plan.settings.redis
-    await valkey.ready(await valkey.start(children, plan.addresses.run_dir))
-    return valkey.url(plan.addresses.run_dir)
-
-
-async def start_sidecar(children: Children, plan: Plan, redis: str) -> None:
-    # A configured URL may hold a password: the sidecar reads it from the file, not from a public argument list.
-    own_redis = ("--redis", redis) if plan.settings.redis is None else ()
-    await children.start(
-        "sidecar",
-        programs.tokenpool(
-            "serve",
-            *("--config", str(plan.options.config)),
-            *own_redis,
-            *(part for address in plan.deployment.sidecars for part in ("--listen", address)),
-            *("--admin-host", LOOPBACK, "--admin-port", plan.addresses.admin.rpartition(":")[2]),
-        ),
-    )
-
-
-async def start_simulators(children: Children, policy: Policy) -> Mapping[SimulatedServer, str]:
-    """All at once, since each takes a moment; where they listen, when all do."""
-    started = [(server, await simulators.start(children, server)) for server in simulators.simulated(policy)]
-    return {server.place: await simulators.url(child) for server, child in started}
-
-
-async def start_envoy(children: Children, plan: Plan, servers: Mapping[SimulatedServer, str]) -> None:
-    deployment = with_servers(plan.deployment, servers)
-    bootstrap = write_xds(plan.settings, deployment, plan.addresses.run_dir / "envoy")
-    await children.start(
-        "envoy",
-        (
-            *(str(programs.envoy()), "--config-path", str(bootstrap)),
-            *("--disable-hot-restart", "--log-level", "warning"),
-        ),
-    )
-
-
-def with_servers(deployment: Deployment, servers: Mapping[SimulatedServer, str]) -> Deployment:
-    return Deployment(
-        sidecars=deployment.sidecars,
-        host=deployment.host,
-        port=deployment.port,
-        admin_host=deployment.admin_host,
-        admin_port=deployment.admin_port,
-        endpoints=servers,
-    )
-
-
-def settle_ports(options: StackOptions) -> tuple[int, ...]:
-    return ports.settle(
+def settle_ports(options: StackOptions) -> StackOptions:
+    """The same options with real ports. Raises StackError where one cannot be had."""
+    port, admin_port, envoy_admin_port = ports.settle(
         (
             ports.Wanted("--port", options.host, options.port),
             ports.Wanted("--admin-port", LOOPBACK, options.admin_port),
             ports.Wanted("--envoy-admin-port", LOOPBACK, options.envoy_admin_port),
         )
     )
-
-
-def probes(plan: Plan) -> readiness.Probes:
-    return readiness.Probes(
-        admin=plan.addresses.admin,
-        envoy_admin=plan.addresses.envoy_admin,
-        edge=plan.addresses.edge,
-        clusters=tuple(
-            cluster_name(model.name, pool.name) for model in plan.settings.policy.models for pool in model.pools
-        ),
-    )
+    return replace(options, port=port, admin_port=admin_port, envoy_admin_port=envoy_admin_port)
 
 
 @contextmanager
 def run_directory() -> Iterator[Path]:
     """A directory for sockets, logs and Envoy's files; gone afterwards."""
     parent = tempfile.gettempdir()
-    if len(parent) + LONGEST_SOCKET_NAME * 2 > MAX_SOCKET_PATH:
+    if len(parent) + LONGEST_SOCKET > MAX_SOCKET_PATH:
         parent = "/tmp"  # noqa: S108 - mkdtemp makes a private directory in it
     directory = Path(tempfile.mkdtemp(prefix="tokenpool-", dir=parent))
     try:

@@ -48,14 +48,20 @@ async def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatc
     assert child.process.returncode == -signal.SIGKILL
 
 
-async def test_what_a_killed_child_started_is_killed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("manners", [STAYS, STUBBORN], ids=["ends at once", "is killed"])
+async def test_what_a_child_started_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manners: str) -> None:
     monkeypatch.setattr(processes, "STOP_SECONDS", 0.2)
-    program = f"import subprocess; print('pid', subprocess.Popen({python(STAYS)!r}).pid, flush=True); {STUBBORN}"
+    quiet = "stdout=subprocess.DEVNULL"
+    program = (
+        f"import subprocess; print('pid', subprocess.Popen({python(STAYS)!r}, {quiet}).pid, flush=True); {manners}"
+    )
     async with Children(tmp_path) as children:
         child = await children.start("stubborn", python(program))
         grandchild = int((await child.line("pid ")).split()[1])
+        await child.line("here")
         assert is_running(grandchild)
-    assert not is_running(grandchild)
+        pidfd = os.pidfd_open(grandchild)
+    _wait_for_exit(pidfd)
 
 
 async def test_a_death_ends_the_work_with_the_last_lines(tmp_path: Path) -> None:
