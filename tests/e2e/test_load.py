@@ -106,7 +106,6 @@ async def test_after_a_thousand_mixed_requests_every_counter_is_zero_and_the_sum
     await until(lambda: idle(stack.state()), 30)
     after, now = _settled(stack), stack.totals()
 
-    print(dict(counts))
     assert counts.total() == REQUESTS
     assert {kind for kind in counts if kind.startswith(("whole", "streamed"))} == {"whole 200", "streamed 200 True"}
     # Both the shared totals and the workers' own: nothing was settled twice, nothing not at all.
@@ -117,7 +116,7 @@ async def test_after_a_thousand_mixed_requests_every_counter_is_zero_and_the_sum
     assert after["shared"] - before["shared"] == after["workers"] - before["workers"]
     new_admitted = stack.metric("tokenpool_verdicts_total", verdict="admit") - admitted
     new_settlements = stack.metric("tokenpool_settlements_total") - settlements
-    assert new_settlements <= new_admitted <= REQUESTS
+    assert new_settlements == new_admitted <= REQUESTS
     assert stack.metric("tokenpool_leases_expired_total") == 0
 
 

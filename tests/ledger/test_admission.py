@@ -146,7 +146,7 @@ async def test_a_lease_settles_once_however_often_it_is_tried(bench: Benches) ->
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["in one call", "one after the other"])
-async def test_a_lease_that_is_asked_for_twice_is_held_once(bench: Benches, at_once: bool) -> None:  # noqa: FBT001
+async def test_a_lease_that_is_asked_for_twice_is_held_once(bench: Benches, at_once: bool) -> None:
     b = bench(model(short=WIDE, long=WIDE), entitlement("a", GUARANTEED, Vector(100, 1000, 4)))
     demand = Demand("same", "m", b.policy.entitlements[0], ("long", "short"), 100, 100)
     if at_once:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -48,6 +50,8 @@ def world(rate: int) -> World:
     return World(rate > 1, model(short=Vector(400 * rate, 900, 8), long=Vector(200 * rate, 1800, 6)), entitlements)
 
 
+T = TypeVar("T")
+
 NAMES = ("dedicated", "guaranteed", "elastic", "spot", "preemptible")
 
 
@@ -77,7 +81,7 @@ class LedgerLife(RuleBasedStateMachine):
         self.settled = dict.fromkeys(self.world.by_name, 0)
         self.count = 0
 
-    def run(self, awaitable):  # type: ignore[no-untyped-def]
+    def run(self, awaitable: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(awaitable)
 
     @initialize()
@@ -107,7 +111,7 @@ class LedgerLife(RuleBasedStateMachine):
         self.loop.close()
 
     def read(self) -> ModelState:
-        return self.run(self.ledgers[0].state("m"))  # type: ignore[no-any-return]
+        return self.run(self.ledgers[0].state("m"))
 
     @rule(
         names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=4),
@@ -188,7 +192,7 @@ class LedgerLife(RuleBasedStateMachine):
 
     @precondition(lambda self: self.live)
     @rule(data=st.data(), share=st.sampled_from([0.0, 0.3, 1.0, 1.0, 1.7]), twice=st.booleans())
-    def settle(self, data: st.DataObject, share: float, twice: bool) -> None:  # noqa: FBT001
+    def settle(self, data: st.DataObject, share: float, twice: bool) -> None:
         lease = data.draw(st.sampled_from(sorted(self.live)))
         found = self.live.pop(lease)
         used = int(found.tokens * share)
@@ -273,7 +277,7 @@ class LedgerLife(RuleBasedStateMachine):
 @pytest.mark.parametrize("rate", [1, 1_000], ids=["scarce rates", "plentiful rates"])
 def test_the_promises_hold_after_every_step(redis_url: str, rate: int) -> None:
     machine = type("Machine", (LedgerLife,), {"url": redis_url, "world": world(rate)})
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine,
         settings=settings(
             max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
