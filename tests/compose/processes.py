@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import random
 import socket
 import subprocess
 import time
@@ -15,6 +16,7 @@ START_SECONDS = 40.0
 STOP_SECONDS = 30.0
 POLL_SECONDS = 0.05
 CONSECUTIVE_TRIES = 50
+UNASSIGNED_PORTS = (20_000, 32_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,13 @@ def free_port() -> int:
 
 
 def two_free_ports() -> int:
-    """The first of two that follow each other."""
-    for _ in range(CONSECUTIVE_TRIES):
-        port = free_port()
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port + 1)) != 0:
-                return port
+    """The first of two that follow each other. Below the ports that the system gives to outgoing connections."""
+    for first in random.sample(range(*UNASSIGNED_PORTS, 2), CONSECUTIVE_TRIES):
+        with socket.socket() as one, socket.socket() as next_one:
+            try:
+                one.bind(("127.0.0.1", first))
+                next_one.bind(("127.0.0.1", first + 1))
+            except OSError:
+                continue
+            return first
     raise RuntimeError("no two free ports follow each other")
