@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -34,6 +35,7 @@ RESTART_SECONDS = (0.1, 5.0)  # first and longest pause before a worker that die
 STEADY_SECONDS = 10.0  # a worker that lived so long starts again without a pause
 STOP_SECONDS = 20.0  # then a worker that does not end is killed
 CHECK_SECONDS = 1.0
+UNIX = "unix:"
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ async def _sidecar(options: SidecarOptions) -> None:
             raise SidecarError(f"no Redis answers at {without_password(url)}; start it, or name another with --redis")
         with tempfile.TemporaryDirectory(prefix="tokenpool-metrics-") as folder:
             metrics = MetricsDirectory(Path(folder))
+            _require_unserved(options.addresses)
             workers = [Worker(options, index, url, metrics) for index in range(len(options.addresses))]
             await _supervise(options, Overview(settings, ledger, workers, metrics), workers)
     finally:
@@ -78,6 +81,15 @@ async def _supervise(options: SidecarOptions, overview: Overview, workers: list[
         life.cancel()
     await asyncio.gather(*lives, return_exceptions=True)
     await admin.close()
+
+
+def _require_unserved(addresses: tuple[str, ...]) -> None:
+    """Listening on a socket file replaces it, and would take another sidecar's requests away unseen."""
+    for address in addresses:
+        if address.startswith(UNIX):
+            with socket.socket(socket.AF_UNIX) as probe:
+                if probe.connect_ex(address.removeprefix(UNIX)) == 0:
+                    raise SidecarError(f"another process serves on {address}; choose another with --listen")
 
 
 class Worker:
@@ -119,8 +131,8 @@ class Worker:
 
     def _clear_socket(self) -> None:
         """A killed process leaves its socket file behind."""
-        if self.address.startswith("unix:"):
-            Path(self.address.removeprefix("unix:")).unlink(missing_ok=True)
+        if self.address.startswith(UNIX):
+            Path(self.address.removeprefix(UNIX)).unlink(missing_ok=True)
 
     async def unready(self) -> str | None:
         """Why this worker would not answer; None: it would."""

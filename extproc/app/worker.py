@@ -8,6 +8,8 @@ import logging
 import os
 import random
 import signal
+import stat
+import sys
 
 import uvloop
 
@@ -70,6 +72,7 @@ async def _serve(edge: Edge, address: str, background: tuple) -> None:  # type: 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    _stop_with_supervisor(loop, stopping)
     tasks = [asyncio.create_task(work) for work in background]
     try:
         await edge.start(address)
@@ -85,6 +88,18 @@ async def _serve(edge: Edge, address: str, background: tuple) -> None:  # type: 
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+def _stop_with_supervisor(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+    """The supervisor holds the other end of stdin and writes nothing: its end, even a violent one, can be read here."""
+
+    def ended() -> None:
+        loop.remove_reader(sys.stdin)
+        stopping.set()
+
+    kind = os.fstat(sys.stdin.fileno()).st_mode
+    if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind):  # uvloop's pipes are sockets; others: it was started by hand
+        loop.add_reader(sys.stdin, ended)
 
 
 async def _sweep_forever(settlements: Settlements, settings: Settings) -> None:
