@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup lock up test test-vllm lint format types protos check clean
+.PHONY: setup lock envoy up test test-vllm lint format types protos check clean
 
 setup: .venv/ready
 .venv/ready: pyproject.toml requirements.lock
@@ -14,6 +14,7 @@ setup: .venv/ready
 
 lock: setup
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra local --group dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --constraints requirements.lock pyproject.toml -o requirements-runtime.lock
 
 up: setup
 	$(BIN)/tokenpool up --config tokenpool.yaml
@@ -37,6 +38,10 @@ format: setup
 
 protos: setup
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --pyi_out=. protos/extproc/pb/*.proto
+
+# The configuration that compose.yaml mounts; a test says when it is stale.
+envoy: setup
+	$(BIN)/tokenpool envoy --config envoy/tokenpool.compose.yaml --host 0.0.0.0 --sidecar sidecar:50051 --workers 2 > envoy/envoy.yaml
 
 check: lint test
 

@@ -40,6 +40,7 @@ LEARNED_LIFETIME_MS = 90 * 86_400_000
 _REASONS = {1: Reason.TOKENS_PER_SECOND, 2: Reason.KV_TOKENS, 3: Reason.CONCURRENCY, 4: Reason.POOL_CAPACITY}
 _ADMIT_FIELDS = 7
 _OPERATIONS = ("admit", "settle", "expired", "read")
+_CANCELS, _CANCEL_SECONDS = 2, 1.0
 _PATIENT_SECONDS = 2.0  # what nobody waits for may take: everything but a verdict's own call
 
 
@@ -72,7 +73,7 @@ class RedisLedger:
             name: client.register_script(lua.source(name)) for name in ("admit", "settle", "expired", "read")
         }
         self._models = {model.name: model for model in policy.models}
-        self._terms = {model.name: _all_terms(policy, model.name) for model in policy.models}
+        self._terms = {model.name: admission.terms_of(model, policy) for model in policy.models}
         self._entitlements = {e.name: e for e in policy.entitlements}
         self._tasks: set[asyncio.Task[object]] = set()
         self._admissions = {name: self._admissions_of(name) for name in self._models}
@@ -132,9 +133,10 @@ class RedisLedger:
             return False
 
     async def close(self) -> None:
-        """Waits for what was begun, then closes the connections."""
-        while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Closes the connections. Leases not yet given back expire at their deadlines."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._client.aclose()
 
     def _admissions_of(self, model: str) -> Batching[Demand, Admitted | Refused]:
@@ -155,16 +157,16 @@ class RedisLedger:
 
     async def _admit_all(self, model: str, demands: Sequence[Demand]) -> list[Admitted | Refused]:
         terms = self._terms[model]
-        numbers = {name: index + 1 for index, name in enumerate(terms)}
+        numbers = {pool.name: number for number, pool in enumerate(terms, start=1)}
         arguments: list[object] = [self._now(), self._lease_ms, KEY_LIFETIME_MS, len(terms)]
-        for pool in terms.values():
+        for pool in terms:
             arguments += _pool_arguments(pool)
         for demand in demands:
             arguments += _demand_arguments(demand)
             arguments += [len(demand.pools), *(numbers[name] for name in demand.pools)]
         keys = _keys(model, "entitlements", "pools", "leases", "deadlines")
         flat = await self._run("admit", keys, arguments, len(demands))
-        names = list(terms)
+        names = [pool.name for pool in terms]
         return [
             _decision(names, demand.entitlement, flat[i * _ADMIT_FIELDS : (i + 1) * _ADMIT_FIELDS])
             for i, demand in enumerate(demands)
@@ -182,16 +184,23 @@ class RedisLedger:
         return [settled == 1 for settled in flat]
 
     def _cancel(self, demand: Demand) -> None:
-        """Gives an unused lease back, now or, where that fails, at its deadline."""
+        """Gives back a lease that nobody will use, in the background."""
         task = asyncio.create_task(self._cancelled(demand))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _cancelled(self, demand: Demand) -> None:
-        try:
-            await self.settle(Settlement(demand.lease, demand.model, tokens=0, prompt_tokens=0, completion_tokens=0))
-        except LedgerUnavailable:
-            self._observer.ledger_failed("cancel")
+        """Tries until the server answers, and once more: it may run the lost admission after the first cancel."""
+        unused = Settlement(demand.lease, demand.model, tokens=0, prompt_tokens=0, completion_tokens=0)
+        give_up, answers = time.monotonic() + self._lease_ms / 1000, 0
+        while answers < _CANCELS and time.monotonic() < give_up:
+            try:
+                if await self.settle(unused):
+                    return
+                answers += 1
+            except LedgerUnavailable:
+                self._observer.ledger_failed("cancel")
+            await asyncio.sleep(_CANCEL_SECONDS)
 
     async def _run(self, name: str, keys: list[str], arguments: Sequence[object], requests: int) -> list:  # type: ignore[type-arg]
         script = self._scripts[name]
@@ -226,12 +235,6 @@ async def _in_time(task: asyncio.Future[T], seconds: float) -> T:
 
 def _keys(model: str, *names: str) -> list[str]:
     return [f"tp1:{{{model}}}:{name}" for name in names]
-
-
-def _all_terms(policy: Policy, model_name: str) -> dict[str, admission.PoolTerms]:
-    entitlements = [e for e in policy.entitlements if e.model == model_name]
-    [model] = [m for m in policy.models if m.name == model_name]
-    return {pool.name: admission.terms(pool, entitlements) for pool in model.pools}
 
 
 def _pool_arguments(pool: admission.PoolTerms) -> list[object]:

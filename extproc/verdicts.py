@@ -101,13 +101,7 @@ class Verdicts:
         self._observer = observer
         self._lease_prefix = secrets.token_hex(8)
         self._leases = count()
-        self._terms = {
-            model.name: {
-                pool.name: admission.terms(pool, [e for e in settings.policy.entitlements if e.model == model.name])
-                for pool in model.pools
-            }
-            for model in settings.policy.models
-        }
+        self._terms = {model.name: admission.terms_of(model, settings.policy) for model in settings.policy.models}
 
     async def decide(self, call: Call) -> Verdict:
         """Never raises for anything a client sends."""
@@ -160,7 +154,8 @@ class Verdicts:
             return pools
         tokens = charge.weighted(expected.budget_prompt, expected.reserved_output, 0, model.cost)
         never = admission.never_fits(entitlement, tokens, expected.reserved)
-        holding = admission.pools_that_can_hold(model, self._terms[model.name], tokens, expected.reserved)
+        terms = self._terms[model.name]
+        holding = admission.pools_that_can_hold(entitlement, terms, tokens, expected.reserved)
         pools = tuple(pool for pool in pools if pool in holding)
         if never is not None or not pools:
             return too_large_for_entitlement(entitlement, never, tokens, expected.reserved)

@@ -36,7 +36,21 @@ def _model_doubts(model: Model, entitlements: list[Entitlement]) -> Iterator[str
         for unit in reserved.units_above(capacity):
             some, total = getattr(capacity, unit), getattr(reserved, unit)
             yield f"in pool {names} only {some} of {total} promised {unit} can be honoured for {requests} requests"
+    yield from _filled_pools(model, reserved, entitlements)
     yield from _pool_doubts(model)
+
+
+def _filled_pools(model: Model, reserved: Vector, entitlements: list[Entitlement]) -> Iterator[str]:
+    """Every base is kept free in every pool: where that is all of it, others never get in."""
+    others = sorted({e.service_class.value for e in entitlements if e.service_class not in RESERVED})
+    for pool in model.pools if others else ():
+        for unit in ("kv_tokens", "concurrency"):
+            kept, capacity = getattr(reserved, unit), getattr(pool.capacity, unit)
+            if kept >= capacity:
+                yield (
+                    f"the dedicated and guaranteed bases keep all {capacity} {unit} of pool {pool.name} free: "
+                    f"{', '.join(others)} will never be served there"
+                )
 
 
 def _pool_doubts(model: Model) -> Iterator[str]:

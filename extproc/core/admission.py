@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from extproc.core.policy import DEFAULT_WINDOW_SECONDS, Entitlement, Model, Pool, Vector
+from extproc.core.policy import DEFAULT_WINDOW_SECONDS, Entitlement, Model, Policy, Pool, Vector
 from extproc.core.refusal import Reason
 
 MILLI = 1000  # levels are millitokens, so that tokens/s times milliseconds stays an integer
@@ -76,6 +76,12 @@ def terms(pool: Pool, entitlements: Iterable[Entitlement]) -> PoolTerms:
     return PoolTerms(pool.name, pool.capacity, promises[0].depth + promises[1].depth + free, promises)
 
 
+def terms_of(model: Model, policy: Policy) -> tuple[PoolTerms, ...]:
+    """The terms of a model's pools, in its order."""
+    entitlements = [entitlement for entitlement in policy.entitlements if entitlement.model == model.name]
+    return tuple(terms(pool, entitlements) for pool in model.pools)
+
+
 def _promise(entitlements: list[Entitlement]) -> Promise:
     total = Vector()
     for entitlement in entitlements:
@@ -93,12 +99,20 @@ def never_fits(entitlement: Entitlement, tokens: int, kv_tokens: int) -> Reason 
     return None
 
 
-def pools_that_can_hold(model: Model, terms_by_pool: dict[str, PoolTerms], tokens: int, kv_tokens: int) -> set[str]:
-    """Pools whose empty servers would take the request: else waiting could not help."""
-    return {
-        pool.name
-        for pool in model.pools
-        if pool.capacity.kv_tokens >= kv_tokens
-        and pool.capacity.concurrency > 0
-        and terms_by_pool[pool.name].free_depth >= tokens
-    }
+def pools_that_can_hold(
+    entitlement: Entitlement, terms_of_pools: Iterable[PoolTerms], tokens: int, kv_tokens: int
+) -> set[str]:
+    """The pools that would take the request if nothing else were running: for others, waiting could not help."""
+    return {pool.name for pool in terms_of_pools if _could_hold(entitlement, pool, tokens, kv_tokens)}
+
+
+def _could_hold(entitlement: Entitlement, pool: PoolTerms, tokens: int, kv_tokens: int) -> bool:
+    tier, base, capacity = entitlement.service_class.tier, entitlement.base, pool.capacity
+    if tier == 0 and kv_tokens <= base.kv_tokens and base.concurrency > 0:
+        return capacity.kv_tokens >= kv_tokens and capacity.concurrency > 0
+    kept = pool.promises[: max(tier, 1)]
+    return (
+        capacity.kv_tokens - sum(promise.kv_tokens for promise in kept) >= kv_tokens
+        and capacity.concurrency - sum(promise.concurrency for promise in kept) > 0
+        and tokens <= pool.free_depth + (buckets(entitlement).base_depth if tier == 0 else 0)
+    )

@@ -81,28 +81,40 @@ local function over_caps(r, e)
   return outcome, retry
 end
 
--- Retry ms where the pool has no room beside what must be left to others; nil where it has.
-local function without_room(pool, r, in_base, from_level)
-  local p, tier, millitokens = pool.record, r[3], r[12] * 1000
-  local kv, slots, wait = pool.kv - p[P.kv], pool.slots - p[P.slots], 0
+-- KV tokens and slots that are free in the pool and not kept for others. What tier 0 holds inside its base is its own
+-- claim: no other stands in its way.
+local function beside_claims(pool, r, in_base)
+  local p, tier = pool.record, r[3]
+  local kv, slots = pool.kv - p[P.kv], pool.slots - p[P.slots]
   if not (tier == 0 and in_base) then
     kv = kv - math.max(0, pool.kv0 - p[P.kv0])
     slots = slots - math.max(0, pool.slots0 - p[P.slots0])
-    local claimed, claimed_rate, claimed_depth = p[P.level0], pool.rate0, pool.depth0
-    if tier == 0 then claimed, claimed_depth = claimed - from_level, claimed_depth - from_level end
-    if tier >= 2 then
-      kv = kv - math.max(0, pool.kv1 - p[P.kv1])
-      slots = slots - math.max(0, pool.slots1 - p[P.slots1])
-      claimed, claimed_rate = claimed + p[P.level1], claimed_rate + pool.rate1
-      claimed_depth = claimed_depth + pool.depth1
-    end
-    if p[P.level] - millitokens < claimed then
-      wait = ms(millitokens + claimed_depth - p[P.level], pool.rate)
-      if pool.rate > claimed_rate then
-        wait = math.min(wait, ms(millitokens + claimed - p[P.level], pool.rate - claimed_rate))
-      end
-    end
   end
+  if tier >= 2 then
+    kv = kv - math.max(0, pool.kv1 - p[P.kv1])
+    slots = slots - math.max(0, pool.slots1 - p[P.slots1])
+  end
+  return kv, slots
+end
+
+-- When the pool's bucket will hold the tokens beside what may still be claimed; 0: now. What comes from the base of
+-- tier 0 is its own claim here, too.
+local function until_pool_tokens(pool, r, from_level)
+  local p, tier, wanted = pool.record, r[3], r[12] * 1000
+  if tier == 0 and from_level == wanted then return 0 end
+  local claimed, rate, depth = p[P.level0], pool.rate0, pool.depth0
+  if tier == 0 then claimed, depth = claimed - from_level, depth - from_level end
+  if tier >= 2 then claimed, rate, depth = claimed + p[P.level1], rate + pool.rate1, depth + pool.depth1 end
+  if p[P.level] - wanted >= claimed then return 0 end
+  local when_claims_are_full = ms(wanted + depth - p[P.level], pool.rate)
+  if pool.rate <= rate then return when_claims_are_full end
+  return math.min(when_claims_are_full, ms(wanted + claimed - p[P.level], pool.rate - rate))
+end
+
+-- Retry ms where the pool has no room; nil where it has.
+local function without_room(pool, r, in_base, from_level)
+  local p, wait = pool.record, until_pool_tokens(pool, r, from_level)
+  local kv, slots = beside_claims(pool, r, in_base)
   if kv < r[13] then wait = math.max(wait, until_kv(p[P.hold_ms], r[13] - kv, p[P.kv], p[P.slots])) end
   if slots < 1 then wait = math.max(wait, until_released(p[P.hold_ms], p[P.slots], 1 - slots)) end
   if wait > 0 then return wait end
@@ -143,9 +155,12 @@ local function decide(r, e, numbers)
   if held then return 0, held, 0 end
   local outcome, retry = over_caps(r, e)
   if outcome then return outcome, 0, retry end
-  local in_base = e[E.level] >= r[12] * 1000 and e[E.base_kv] + r[13] <= r[5] and e[E.base_slots] + 1 <= r[6]
+  -- Inside the base in KV tokens and slots; its tokens may still come from the excess.
+  local in_base = e[E.base_kv] + r[13] <= r[5] and e[E.base_slots] + 1 <= r[6]
   local from_level = r[12] * 1000
-  if not in_base then from_level = from_level - math.min(math.max(e[E.excess], 0), from_level) end
+  if not in_base or e[E.level] < from_level then
+    from_level = from_level - math.min(math.max(e[E.excess], 0), from_level)
+  end
   local soonest = nil
   for _, number in ipairs(numbers) do
     local wait = without_room(pools[number], r, in_base, from_level)

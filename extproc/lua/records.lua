@@ -12,7 +12,7 @@ local E = { held = 1, kv = 2, slots = 3, base_kv = 4, base_slots = 5, level = 6,
 local P = { held = 1, kv = 2, slots = 3, kv0 = 4, slots0 = 5, kv1 = 6, slots1 = 7, level = 8, level0 = 9, level1 = 10,
             at = 11, hold_ms = 12 }
 -- L record: entitlement pool tier in_base tokens kv from_level from_excess admitted_at; in_base is 1 where the lease
--- counts against the entitlement's base, 0 where it is a burst; from_* in millitokens.
+-- counts against the base's KV tokens and slots, 0 where it is a burst; from_* in millitokens.
 -- P: kv0, slots0 (kv1, slots1) are what base leases of tier 0 (1) use; level0 (level1) what that tier may still claim.
 
 local function now_ms(given)

@@ -21,7 +21,7 @@ models:
         capacity: {tokens_per_second: 900, kv_tokens: 524288, concurrency: 16}
     routing: {spill: true}
 entitlements:
-  - {name: g, model: m, class: guaranteed, tokens_per_second: 800, kv_tokens: 60000, concurrency: 16}
+  - {name: g, model: m, class: guaranteed, tokens_per_second: 800, kv_tokens: 60000, concurrency: 12}
   - {name: e, model: m, class: elastic, tokens_per_second: 500, kv_tokens: 60000, concurrency: 16}
 """
 
@@ -37,6 +37,16 @@ CASES = {
         "tokens_per_second: 1200",
         ("model m: in pool long only 900 of 1200 promised tokens_per_second can be honoured for long requests",),
     ),
+    "pool-kept-free-for-others": (
+        "kv_tokens: 60000, concurrency: 12",
+        "kv_tokens: 60000, concurrency: 16",
+        (
+            (
+                "model m: the dedicated and guaranteed bases keep all 16 concurrency of pool long free: "
+                "elastic will never be served there"
+            ),
+        ),
+    ),
     "threshold-above-the-short-pool": (
         "{spill: true}",
         "{threshold_tokens: 16384}",
@@ -44,12 +54,12 @@ CASES = {
     ),
     "cache-too-small": (
         "kv_tokens: 524288",
-        "kv_tokens: 60000",
-        ("model m: a server of pool long holds 60000 kv_tokens, less than one request of its max_model_len 65536",),
+        "kv_tokens: 60001",
+        ("model m: a server of pool long holds 60001 kv_tokens, less than one request of its max_model_len 65536",),
     ),
     "kv-cap-too-small": (
-        "kv_tokens: 60000, concurrency: 16}\n  - {name: e",
-        "kv_tokens: 1023, concurrency: 16}\n  - {name: e",
+        "kv_tokens: 60000, concurrency: 12}\n  - {name: e",
+        "kv_tokens: 1023, concurrency: 12}\n  - {name: e",
         ("entitlement g: its cap of 1023 kv_tokens cannot hold one request of 1024 tokens",),
     ),
     "bucket-too-small": (
@@ -82,8 +92,10 @@ def test_a_doubtful_configuration_is_warned_about(old: str, new: str, expected: 
 def test_without_spilling_the_short_pool_alone_must_keep_the_promises_too() -> None:
     text = BASE.replace("spill: true", "spill: false").replace("concurrency: 64", "concurrency: 8")
     assert warnings(parse(text, "x")) == (
-        "model m: with the elastic entitlements 32 concurrency are promised, but its pools have 24",
-        "model m: in pool short only 8 of 16 promised concurrency can be honoured for short requests",
+        "model m: with the elastic entitlements 28 concurrency are promised, but its pools have 24",
+        "model m: in pool short only 8 of 12 promised concurrency can be honoured for short requests",
+        "model m: the dedicated and guaranteed bases keep all 8 concurrency of pool short free: "
+        "elastic will never be served there",
     )
 
 

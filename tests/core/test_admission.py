@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.core.admission import Buckets, Promise, buckets, never_fits, pools_that_can_hold, terms
-from extproc.core.policy import Entitlement, Model, Pool, ServiceClass, Vector
+from extproc.core.policy import Entitlement, Pool, ServiceClass, Vector
 from extproc.core.refusal import Reason
 from tests.core.values import entitlement
 
@@ -71,8 +71,8 @@ def test_what_could_never_fit_its_entitlement_is_named_by_unit(
         pytest.param(1, 1, {"short", "long"}, id="any"),
         pytest.param(1, 100_000, {"short", "long"}, id="all of a pool's KV tokens"),
         pytest.param(1, 100_001, {"long"}, id="more KV tokens than the pool has"),
-        pytest.param(8192, 1, {"short", "long"}, id="all that stands beside the promises"),
-        pytest.param(8193, 1, {"long"}, id="more than its bucket can hold beside the promises"),
+        pytest.param(8192, 1, {"short", "long"}, id="all that its bucket holds"),
+        pytest.param(8193, 1, {"long"}, id="more than its bucket can hold"),
         pytest.param(10**9, 1, set(), id="more than any"),
     ],
 )
@@ -81,10 +81,32 @@ def test_only_pools_whose_empty_servers_would_take_it_can_hold_it(
 ) -> None:
     short = Pool("short", ("http://a",), 8192, Vector(500, 100_000, 10))
     long = Pool("long", ("http://b",), 65_536, Vector(500, 500_000, 10))
-    of = {pool.name: terms(pool, [entitlement()]) for pool in (short, long)}
-    assert pools_that_can_hold(Model("m", (short, long)), of, tokens, kv_tokens) == expected
+    of = [terms(pool, []) for pool in (short, long)]
+    spot = entitlement(service_class=ServiceClass.SPOT, base=Vector())
+    assert pools_that_can_hold(spot, of, tokens, kv_tokens) == expected
+
+
+@pytest.mark.parametrize(
+    ("service_class", "kv_tokens", "held"),
+    [
+        pytest.param(ServiceClass.GUARANTEED, 6000, True, id="its own base"),
+        pytest.param(ServiceClass.GUARANTEED, 6001, False, id="more than its base, beside the promises"),
+        pytest.param(ServiceClass.ELASTIC, 4000, True, id="elastic, beside the guaranteed base"),
+        pytest.param(ServiceClass.ELASTIC, 4001, False, id="elastic, more than that"),
+        pytest.param(ServiceClass.SPOT, 1000, True, id="spot, beside both bases"),
+        pytest.param(ServiceClass.SPOT, 1001, False, id="spot, more than that"),
+    ],
+)
+def test_what_is_promised_to_others_can_never_be_had(service_class: ServiceClass, kv_tokens: int, held: bool) -> None:
+    pool = Pool("only", ("http://a",), 8192, Vector(500, 10_000, 10))
+    guaranteed = entitlement(name="g", service_class=ServiceClass.GUARANTEED, base=Vector(1, 6000, 1))
+    elastic = entitlement(name="e", service_class=ServiceClass.ELASTIC, base=Vector(1, 3000, 1))
+    asker = {ServiceClass.GUARANTEED: guaranteed, ServiceClass.ELASTIC: elastic}.get(
+        service_class, entitlement(name="s", service_class=service_class, base=Vector())
+    )
+    assert (pools_that_can_hold(asker, [terms(pool, [guaranteed, elastic])], 1, kv_tokens) == {"only"}) is held
 
 
 def test_a_pool_without_slots_can_hold_nothing() -> None:
     closed = replace(POOL, server_capacity=Vector(500, 100_000, 0))
-    assert pools_that_can_hold(Model("m", (closed,)), {"short": terms(closed, [])}, 1, 1) == set()
+    assert pools_that_can_hold(entitlement(), [terms(closed, [])], 1, 1) == set()

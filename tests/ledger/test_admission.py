@@ -95,6 +95,14 @@ async def test_spot_leaves_the_unclaimed_base_of_guaranteed_alone(bench: Benches
     assert spot[-1][1] == Refused(Reason.POOL_CAPACITY, spot[-1][1].retry_ms, spot[-1][1].limits)  # type: ignore[union-attr]
 
 
+async def test_tokens_of_the_burst_may_run_in_the_slots_of_ones_own_base(bench: Benches) -> None:
+    """All slots of the pool are promised to it, and it wants more tokens than its base bucket holds."""
+    g = entitlement("g", GUARANTEED, Vector(100, 1000, 4), Vector(300, 9000, 8))
+    b = bench(model(only=Vector(100_000, 100_000, 4)), g)
+    answers = [(await b.ask("g", 900, kv=200))[1] for _ in range(3)]
+    assert all(isinstance(answer, Admitted) for answer in answers)
+
+
 async def test_a_base_lease_that_ends_in_one_pool_leaves_the_promise_whole_in_the_other(bench: Benches) -> None:
     b = bench(
         model(short=Vector(9999, 9999, 4), long=Vector(9999, 9999, 4)),
