@@ -61,7 +61,9 @@ class Batching(Generic[Item, Answer]):
         try:
             answers = await self._call([item for item, _ in batch])
         except Exception as fault:  # noqa: BLE001 - whatever it is, each submitter gets it
-            for _, future in batch:
+            # So do those who waited behind the call: they have waited long enough to know.
+            behind = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            for _, future in (*batch, *behind):
                 if not future.cancelled():
                     future.set_exception(fault)
             return

@@ -104,6 +104,9 @@ class Ledger(Protocol):
     async def settle(self, settlement: Settlement) -> bool:
         """True where this call settled the lease; False where it was settled or expired before."""
 
+    async def renew(self, model: str, leases: Sequence[str]) -> int:
+        """Moves the deadlines of leases whose requests are still running; how many there were."""
+
     async def expired(self, model: str, limit: int) -> tuple[ExpiredLease, ...]:
         """Leases past their deadline, oldest first; they are settled like any other."""
 

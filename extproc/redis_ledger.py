@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import redis.asyncio
 from redis.asyncio.retry import Retry
@@ -39,7 +39,7 @@ KEY_LIFETIME_MS = 7 * 86_400_000  # idle state goes away by itself; buckets are 
 LEARNED_LIFETIME_MS = 90 * 86_400_000
 _REASONS = {1: Reason.TOKENS_PER_SECOND, 2: Reason.KV_TOKENS, 3: Reason.CONCURRENCY, 4: Reason.POOL_CAPACITY}
 _ADMIT_FIELDS = 7
-_OPERATIONS = ("admit", "settle", "expired", "read")
+_OPERATIONS = ("admit", "settle", "renew", "expired", "read")
 _CANCELS, _CANCEL_SECONDS = 2, 1.0
 _OF_VERDICTS = ("admit", "beliefs")
 _PATIENT_SECONDS = 2.0  # what nobody waits for may take: everything but a verdict's own calls
@@ -70,9 +70,7 @@ class RedisLedger:
         self._lease_ms = lease_ms
         self._timeout_s = timeout_ms / 1000
         self._now_ms = now_ms
-        self._scripts = {
-            name: client.register_script(lua.source(name)) for name in ("admit", "settle", "expired", "read")
-        }
+        self._scripts = {name: client.register_script(lua.source(name)) for name in _OPERATIONS}
         self._models = {model.name: model for model in policy.models}
         self._terms = {model.name: admission.terms_of(model, policy) for model in policy.models}
         self._entitlements = {e.name: e for e in policy.entitlements}
@@ -90,6 +88,10 @@ class RedisLedger:
 
     async def settle(self, settlement: Settlement) -> bool:
         return await self._settlements[settlement.model].submit(settlement)
+
+    async def renew(self, model: str, leases: Sequence[str]) -> int:
+        keys = _keys(model, "leases", "deadlines")
+        return int(await self._call("renew", keys, [self._now(), self._lease_ms, *leases], len(leases)))
 
     async def expired(self, model: str, limit: int) -> tuple[ExpiredLease, ...]:
         flat = await self._run("expired", _keys(model, "leases", "deadlines"), [self._now(), limit], 1)
@@ -118,14 +120,12 @@ class RedisLedger:
         """What has been learned for each (entitlement, category)."""
         fields = ["overhead", "stream"]
         for entitlement, category in wanted:
-            fields += [category, f"{category} {entitlement}", f"output {entitlement}"]
+            fields += [category, f"{category} {entitlement}", f"overhead {entitlement}", f"output {entitlement}"]
         [key] = _keys(model, "estimates")
         records = cast(
             "list[str | None]", await self._timed("beliefs", len(wanted), lambda: self._client.hmget(key, fields))
         )
-        overhead = _average(records[0], estimate.PRIOR_MESSAGE_TOKENS).mean
-        stream = _average(records[1], estimate.PRIOR_STREAM_BYTES_PER_TOKEN).mean
-        return [_beliefs(overhead, stream, records[i : i + 3]) for i in range(2, len(records), 3)]
+        return [_beliefs(records[:2], records[i : i + 4]) for i in range(2, len(records), 4)]
 
     async def alive(self) -> bool:
         try:
@@ -203,7 +203,10 @@ class RedisLedger:
                 self._observer.ledger_failed("cancel")
             await asyncio.sleep(_CANCEL_SECONDS)
 
-    async def _run(self, name: str, keys: list[str], arguments: Sequence[object], requests: int) -> list:  # type: ignore[type-arg]
+    async def _run(self, name: str, keys: list[str], arguments: Sequence[object], requests: int) -> list[Any]:
+        return list(await self._call(name, keys, arguments, requests))
+
+    async def _call(self, name: str, keys: list[str], arguments: Sequence[object], requests: int) -> Any:  # noqa: ANN401
         script = self._scripts[name]
         return await self._timed(name, requests, lambda: script(keys=keys, args=arguments))  # type: ignore[arg-type]
 
@@ -318,12 +321,14 @@ def _average(record: str | None, prior: float) -> Average:
     return Average(int(n), mean, *deviation)
 
 
-def _beliefs(message_tokens: float, stream_bytes_per_token: float, records: Sequence[str | None]) -> Beliefs:
-    of_model, of_entitlement, output = records
+def _beliefs(of_all: Sequence[str | None], of_one: Sequence[str | None]) -> Beliefs:
+    overhead_of_model, stream = of_all
+    of_model, of_entitlement, overhead, output = of_one
     return Beliefs(
         of_model=_average(of_model, estimate.PRIOR_BYTES_PER_TOKEN),
         of_entitlement=_average(of_entitlement, estimate.PRIOR_BYTES_PER_TOKEN),
-        message_tokens=message_tokens,
+        overhead_of_model=_average(overhead_of_model, estimate.PRIOR_MESSAGE_TOKENS),
+        overhead_of_entitlement=_average(overhead, estimate.PRIOR_MESSAGE_TOKENS),
         output=_average(output, estimate.PRIOR_OUTPUT_TOKENS),
-        stream_bytes_per_token=stream_bytes_per_token,
+        stream_bytes_per_token=_average(stream, estimate.PRIOR_STREAM_BYTES_PER_TOKEN).mean,
     )

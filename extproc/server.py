@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -22,6 +23,7 @@ from extproc.verdicts import Admission, Call, Denial, Verdict, Verdicts
 EXT_PROC = "envoy.service.ext_proc.v3.ExternalProcessor"
 ACCESS_LOG = "envoy.service.accesslog.v3.AccessLogService"
 SERVICES = ("", "readiness", EXT_PROC, ACCESS_LOG)  # all say the same; "liveness" is its own
+QUIET_SECONDS = 0.05  # several times the interval at which Envoy sends its entries
 MESSAGE_MARGIN = MIB  # attributes and framing beside the body
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ class Edge:
         self._settings = settings
         self._verdicts = verdicts
         self._settlements = settlements
+        self._stopping = asyncio.Event()
         self._health = health.HealthServicer()
         size = settings.max_body_bytes + MESSAGE_MARGIN
         self._server = grpc.aio.server(
@@ -64,6 +67,7 @@ class Edge:
     async def stop(self, grace_seconds: float) -> None:
         """No new streams; those begun get the grace; then settlements finish."""
         await self.set_ready(ready=False)
+        self._stopping.set()
         await self._server.stop(grace_seconds)
         left = await self._settlements.drain(grace_seconds)
         if left:
@@ -126,11 +130,19 @@ class Edge:
         _requests: object,
         context: grpc.aio.ServicerContext[als_pb2.StreamAccessLogsMessage, als_pb2.StreamAccessLogsResponse],
     ) -> als_pb2.StreamAccessLogsResponse:
-        while True:
-            batch = await context.read()
-            if not isinstance(batch, als_pb2.StreamAccessLogsMessage):
-                return als_pb2.StreamAccessLogsResponse()
-            self._settlements.accept(wire.endings(batch))
+        """Envoy keeps this stream open for good; a worker that stops ends it once it has gone quiet."""
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            while True:
+                read = asyncio.ensure_future(context.read())
+                await asyncio.wait((read, stopping), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((read,), timeout=QUIET_SECONDS)
+                batch = read.result() if read.done() else None
+                if not isinstance(batch, als_pb2.StreamAccessLogsMessage):
+                    return als_pb2.StreamAccessLogsResponse()
+                self._settlements.accept(wire.entries(batch))
+        finally:
+            stopping.cancel()
 
 
 def _parsed(data: bytes) -> ext_proc_pb2.ProcessingRequest | DecodeError:

@@ -9,7 +9,7 @@ from collections.abc import Coroutine, Iterable
 from dataclasses import replace
 
 from extproc.beliefs import LearnedBeliefs
-from extproc.core.charge import Charge, Ending, Source, charge, misrouted
+from extproc.core.charge import Charge, Ended, Ending, Entry, Running, Source, Unjudged, charge, misrouted
 from extproc.core.observed import Observer, Settled
 from extproc.core.policy import Cost, Policy
 from extproc.core.ticket import Ticket
@@ -17,6 +17,7 @@ from extproc.ledger import ExpiredLease, Ledger, LedgerUnavailable, Observation,
 
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 5.0
+GIVE_UP_SECONDS = 600.0
 VERDICT_SECONDS = 1.0  # longer than a verdict takes, however slow Redis is
 MOST_PENDING = 100_000  # endings held while the ledger is away; beyond, leases expire by themselves
 SWEEP_BATCH = 500
@@ -27,32 +28,36 @@ log = logging.getLogger(__name__)
 class Settlements:
     """Settles from tasks of its own: an ending outlives the stream that brought it."""
 
-    def __init__(
-        self, policy: Policy, ledger: Ledger, beliefs: LearnedBeliefs, observer: Observer, *, lease_seconds: float
-    ) -> None:
+    def __init__(self, policy: Policy, ledger: Ledger, beliefs: LearnedBeliefs, observer: Observer) -> None:
         self._costs = {model.name: model.cost for model in policy.models}
         self._ledger = ledger
         self._beliefs = beliefs
         self._observer = observer
-        self._lease_seconds = lease_seconds
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def accept(self, endings: Iterable[tuple[Ticket, Ending] | str]) -> None:
+    def accept(self, entries: Iterable[Entry]) -> None:
         """Returns at once. A ticket of a model that is no longer configured expires at its deadline."""
-        for ending in endings:
-            if len(self._tasks) >= MOST_PENDING:
-                return
-            if isinstance(ending, str):
-                # Its verdict may still be under way: hence the pause. The id does not say the model.
-                self._start(self._release_unused(ending, tuple(self._costs), VERDICT_SECONDS))
-            elif ending[0].model in self._costs:
-                self._start(self._settle(*ending))
+        running: dict[str, list[str]] = {}
+        for entry in entries:
+            match entry:
+                case Ended(ticket, ending) if ticket.model in self._costs:
+                    self._start(self._settle(ticket, ending))
+                case Running(ticket) if ticket.model in self._costs:
+                    running.setdefault(ticket.model, []).append(ticket.lease)
+                case Unjudged(lease):
+                    # Its verdict may still be under way: hence the pause. The entry does not say the model.
+                    self._start(self._release_unused(lease, tuple(self._costs), VERDICT_SECONDS))
+        for model, leases in running.items():
+            self._start(self._renew(model, leases))
 
     def release(self, ticket: Ticket) -> None:
         """The verdict could not be sent: nobody will use its lease. Returns at once."""
         self._start(self._release_unused(ticket.lease, (ticket.model,), 0.0))
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
+        if len(self._tasks) >= MOST_PENDING:
+            work.close()
+            return
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -89,6 +94,12 @@ class Settlements:
         if await self._settled(settlement):
             self._observer.settled(_fact(ticket, ending, due))
 
+    async def _renew(self, model: str, leases: list[str]) -> None:
+        try:
+            await self._ledger.renew(model, leases)
+        except LedgerUnavailable as fault:
+            log.debug("%d leases of %s were not renewed: %s", len(leases), model, fault)  # Envoy will say so again
+
     async def _release_unused(self, lease: str, models: Iterable[str], after_seconds: float) -> None:
         await asyncio.sleep(after_seconds)
         for model in models:
@@ -100,8 +111,8 @@ class Settlements:
         return self._costs[ticket.model]
 
     async def _settled(self, settlement: Settlement) -> bool:
-        """Tries until the lease's deadline has passed; it is then nobody's to settle but the sweep's."""
-        give_up, delay = time.monotonic() + self._lease_seconds, FIRST_RETRY_SECONDS
+        """Tries for as long as a usual outage lasts; then the lease is nobody's to settle but the sweep's."""
+        give_up, delay = time.monotonic() + GIVE_UP_SECONDS, FIRST_RETRY_SECONDS
         while True:
             try:
                 return await self._ledger.settle(settlement)

@@ -9,9 +9,9 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
 from extproc.core import metadata, refusal
-from extproc.core.charge import Ending
+from extproc.core.charge import Ended, Ending, Entry, Running, Unjudged
 from extproc.core.settings import Identity
-from extproc.core.ticket import Ticket, decode
+from extproc.core.ticket import decode
 from extproc.pb import als_pb2, ext_proc_pb2
 from extproc.verdicts import Admission, Call, Denial, Listing, Verdict
 
@@ -135,20 +135,22 @@ def _set_headers(mutation: ext_proc_pb2.HeaderMutation, headers: Iterable[tuple[
         option.header.raw_value = value.encode("utf-8", "replace")
 
 
-def endings(batch: als_pb2.StreamAccessLogsMessage) -> Iterator[tuple[Ticket, Ending] | str]:
-    """What a batch settles: a ticket and how its request ended, or the bare id of a request without a verdict.
-
-    The latter's client left before Envoy had the verdict; a lease of that id may exist, now or in a moment.
-    """
+def entries(batch: als_pb2.StreamAccessLogsMessage) -> Iterator[Entry]:
+    """What a batch of the access log says, less what needs no answer."""
     for entry in batch.http_logs.log_entry:
-        spaces = entry.common_properties.metadata.filter_metadata
+        common = entry.common_properties
+        spaces = common.metadata.filter_metadata
         fields = spaces[metadata.NAMESPACE].fields if metadata.NAMESPACE in spaces else {}
         ticket = decode(fields[metadata.TICKET].string_value) if metadata.TICKET in fields else None
-        if ticket is not None:
+        if ticket is not None and common.intermediate_log_entry:
+            yield Running(ticket)
+        elif ticket is not None:
             usage = spaces[metadata.USAGE_NAMESPACE] if metadata.USAGE_NAMESPACE in spaces else Struct()
-            yield ticket, _ending(entry, usage)
-        elif not fields and metadata.STREAM_HEADER in entry.request.request_headers:
-            yield entry.request.request_headers[metadata.STREAM_HEADER]
+            yield Ended(ticket, _ending(entry, usage))
+        elif not fields and not common.intermediate_log_entry:
+            lease = entry.request.request_headers.get(metadata.STREAM_HEADER)
+            if lease:
+                yield Unjudged(lease)
 
 
 def _ending(entry: als_pb2.HTTPAccessLogEntry, usage: Struct) -> Ending:

@@ -25,7 +25,7 @@ from extproc.admin import document, start_admin
 from extproc.app import logs
 from extproc.app.faults import SidecarError
 from extproc.app.options import SidecarOptions
-from extproc.app.worker import lease_seconds, redis_url
+from extproc.app.worker import redis_url
 from extproc.core.observed import Decided, Settled
 from extproc.core.settings import Settings
 from extproc.redis_ledger import RedisLedger, connect
@@ -50,7 +50,7 @@ async def _sidecar(options: SidecarOptions) -> None:
     settings = config.load(options.config)
     url = redis_url(settings, options.redis)
     ledger = RedisLedger(
-        connect(url), settings.policy, _Unwatched(), lease_ms=lease_seconds(settings) * 1000, timeout_ms=1000
+        connect(url), settings.policy, _Unwatched(), lease_ms=settings.lease_seconds * 1000, timeout_ms=1000
     )
     try:
         if not await ledger.alive():

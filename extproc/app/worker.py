@@ -10,6 +10,7 @@ import random
 import signal
 import stat
 import sys
+import time
 
 import uvloop
 
@@ -18,7 +19,7 @@ from extproc.app import logs
 from extproc.app.faults import SidecarError
 from extproc.app.options import WorkerOptions
 from extproc.beliefs import LearnedBeliefs
-from extproc.core.settings import LEASE_GRACE_SECONDS, Settings
+from extproc.core.settings import Settings
 from extproc.ledger import LedgerUnavailable
 from extproc.redis_ledger import RedisLedger, connect
 from extproc.server import Edge
@@ -40,11 +41,6 @@ def run_worker(options: WorkerOptions) -> None:
     uvloop.run(_worker(options))
 
 
-def lease_seconds(settings: Settings) -> int:
-    """Longer than any request may last, so that no lease ends under a running one."""
-    return settings.request_timeout_seconds + LEASE_GRACE_SECONDS
-
-
 async def _worker(options: WorkerOptions) -> None:
     settings = config.load(options.config)
     provider = tracer_provider(os.environ)
@@ -53,11 +49,11 @@ async def _worker(options: WorkerOptions) -> None:
         connect(redis_url(settings, options.redis)),
         settings.policy,
         telemetry,
-        lease_ms=lease_seconds(settings) * 1000,
+        lease_ms=settings.lease_seconds * 1000,
         timeout_ms=settings.redis_timeout_ms,
     )
     beliefs = LearnedBeliefs(ledger)
-    settlements = Settlements(settings.policy, ledger, beliefs, telemetry, lease_seconds=lease_seconds(settings))
+    settlements = Settlements(settings.policy, ledger, beliefs, telemetry)
     edge = Edge(settings, Verdicts(settings, ledger, beliefs, telemetry), settlements)
     try:
         await _serve(edge, options.address, (beliefs.refresh_forever(), _sweep_forever(settlements, settings)))
@@ -103,15 +99,20 @@ def _stop_with_supervisor(loop: asyncio.AbstractEventLoop, stopping: asyncio.Eve
 
 
 async def _sweep_forever(settlements: Settlements, settings: Settings) -> None:
-    """Every worker sweeps, at its own moments; a lease is settled once whoever finds it."""
+    """Every worker sweeps, at its own moments; a lease is settled once whoever finds it.
+
+    After a start and after an outage it waits until Envoy has had time to renew what still runs.
+    """
+    begin = time.monotonic() + 2 * settings.renewal_seconds
     while True:
         await asyncio.sleep(SWEEP_SECONDS * (0.5 + random.random()))  # noqa: S311 - spreads load, guards nothing
-        for model in settings.policy.models:
+        for model in settings.policy.models if time.monotonic() >= begin else ():
             try:
                 expired = await settlements.sweep(model.name)
             except LedgerUnavailable as fault:
                 log.debug("no sweep of %s: %s", model.name, fault)
-                continue
+                begin = time.monotonic() + 2 * settings.renewal_seconds
+                break
             if expired:
                 log.warning("%d leases of %s expired without an access-log entry", expired, model.name)
 

@@ -35,6 +35,7 @@ def settings(file: FilePart, keys: Mapping[int, tuple[Key, ...]]) -> Settings:
         tracing=None if tracing is None else Tracing(tracing.otlp_grpc, tracing.sample_percent),
         max_body_bytes=file.max_body_bytes,
         request_timeout_seconds=file.request_timeout_seconds,
+        lease_seconds=file.lease_seconds,
         redis_timeout_ms=file.redis_timeout_ms,
     )
 

@@ -292,6 +292,13 @@ class FilePart(Part):
         default=_SETTINGS.request_timeout_seconds,
         description="When Envoy ends a request that still runs.",
     )
+    lease_seconds: Annotated[int, Field(ge=6, le=86_400)] = Field(
+        default=_SETTINGS.lease_seconds,
+        description=(
+            "How long a lease outlives the last that Envoy said of its request; Envoy speaks six times in that while. "
+            "Behind an Envoy configured by others, more than its longest request."
+        ),
+    )
     redis_timeout_ms: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=_SETTINGS.redis_timeout_ms,
         description="How long a verdict may wait for Redis before it is a 503.",

@@ -37,6 +37,31 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """A request that is over."""
+
+    ticket: Ticket
+    ending: Ending
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A request that goes on: its lease must not expire."""
+
+    ticket: Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Unjudged:
+    """A request that ended before Envoy had its verdict; a lease of this name may exist, now or in a moment."""
+
+    lease: str
+
+
+Entry = Ended | Running | Unjudged  # what one entry of Envoy's access log says
+
+
+@dataclass(frozen=True, slots=True)
 class Charge:
     """`tokens` is weighted by the model's cost; the other two are plain counts."""
 

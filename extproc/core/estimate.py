@@ -23,6 +23,7 @@ OUTPUT_OBSERVATIONS = 20
 PRIOR_OUTPUT_TOKENS = 1024  # where the client set no maximum and nothing has been observed
 PRIOR_STREAM_BYTES_PER_TOKEN = 200.0  # one server-sent event of vLLM's, a token each
 SHORT_TEXT_BYTES = 128  # a message; below, the text says more about the template than about the ratio
+LOWEST_OBSERVED, HIGHEST_OBSERVED = 0.25, 16.0  # bytes per token; what is further off is an attack or a fault
 LOWEST_RATIO = 0.5  # bytes per token; no tokenizer in use makes two tokens of every byte
 
 
@@ -41,7 +42,8 @@ class Beliefs:
 
     of_model: Average = Average(0, PRIOR_BYTES_PER_TOKEN)
     of_entitlement: Average = Average(0, PRIOR_BYTES_PER_TOKEN)
-    message_tokens: float = PRIOR_MESSAGE_TOKENS
+    overhead_of_model: Average = Average(0, PRIOR_MESSAGE_TOKENS)
+    overhead_of_entitlement: Average = Average(0, PRIOR_MESSAGE_TOKENS)
     output: Average = Average(0, PRIOR_OUTPUT_TOKENS)
     stream_bytes_per_token: float = PRIOR_STREAM_BYTES_PER_TOKEN
 
@@ -49,6 +51,12 @@ class Beliefs:
     def ratio(self) -> Average:
         """The entitlement's own average once it has enough observations, else its model's."""
         return self.of_entitlement if self.of_entitlement.n >= OWN_OBSERVATIONS else self.of_model
+
+    @property
+    def message_tokens(self) -> float:
+        """What the chat template adds to a message, by the same rule."""
+        own = self.overhead_of_entitlement
+        return (own if own.n >= OWN_OBSERVATIONS else self.overhead_of_model).mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +132,11 @@ def _learned_output(beliefs: Beliefs) -> int:
 def weight(n: int, beta: float = BETA) -> float:
     """The weight of the newest of n observations."""
     return (1 - beta) / (1 - beta**n)
+
+
+def bytes_per_token(text_bytes: int, tokens: float) -> float:
+    """One observation, within what any tokenizer could give."""
+    return min(max(text_bytes / max(1, tokens), LOWEST_OBSERVED), HIGHEST_OBSERVED)
 
 
 def learn_ratio(average: Average, observed: float, *, bounded: bool) -> Average:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from extproc.core.policy import FailMode, Policy
 
 MIB = 1024 * 1024
+RENEWALS = 6  # how often Envoy speaks of a running request within the lifetime of its lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,10 @@ class Settings:
     fail: FailMode = FailMode.CLOSED
     tracing: Tracing | None = None
     max_body_bytes: int = 32 * MIB
-    request_timeout_seconds: int = 600  # Envoy ends a request then; its lease outlives it by LEASE_GRACE_SECONDS
+    request_timeout_seconds: int = 600  # Envoy ends a request then
+    lease_seconds: int = 30  # how long a lease outlives the last that Envoy said of its request
     redis_timeout_ms: int = 50  # what a verdict may wait for Redis before it is a 503
 
-
-LEASE_GRACE_SECONDS = 30  # time for the last access-log entry to arrive
+    @property
+    def renewal_seconds(self) -> float:
+        return self.lease_seconds / RENEWALS

@@ -35,7 +35,7 @@ from extproc.core.metadata import (
     header_attribute,
 )
 from extproc.core.policy import FailMode, StreamUsage
-from extproc.core.settings import LEASE_GRACE_SECONDS, Settings
+from extproc.core.settings import Settings
 from extproc.envoy_config.clusters import SIDECAR, packed
 from extproc.envoy_config.deployment import Deployment
 from extproc.envoy_config.routes import BODY_LIMIT, BUFFER, EXT_PROC
@@ -103,7 +103,7 @@ def _ext_proc(settings: Settings, deployment: Deployment) -> ext_proc.ExternalPr
     return ext_proc.ExternalProcessor(
         grpc_service=core.GrpcService(
             envoy_grpc=core.GrpcServiceEnvoyGrpc(cluster_name=SIDECAR),
-            timeout=timedelta(seconds=settings.request_timeout_seconds + LEASE_GRACE_SECONDS),
+            timeout=timedelta(seconds=settings.request_timeout_seconds + settings.lease_seconds),
             retry_policy=_another_sidecar(),
         ),
         failure_mode_allow=settings.fail is FailMode.OPEN,

@@ -38,6 +38,9 @@ def ingress(settings: Settings, deployment: Deployment, route_file: core.ConfigS
         codec_type=hcm.HttpConnectionManagerCodecType.AUTO,
         http_filters=http_filters(settings, deployment),
         access_log=[_settlement_log()],
+        access_log_options=hcm.HttpConnectionManagerHcmAccessLogOptions(
+            access_log_flush_interval=timedelta(seconds=settings.renewal_seconds)  # renews the leases of long requests
+        ),
         local_reply_config=local_reply_config(),
         early_header_mutation_extensions=[_edge(settings, deployment)],
         request_id_extension=_request_ids(),

@@ -9,7 +9,8 @@
 --
 -- What is learned, in the estimates hash (numbers with spaces between, 17 digits):
 --   "CATEGORY" and "CATEGORY ENTITLEMENT" -> n, mean bytes per token, mean absolute deviation
---   "overhead" -> n, mean tokens a message beside its text;   "output ENTITLEMENT" -> n, quantile of completion tokens
+--   "overhead" and "overhead ENTITLEMENT" -> n, mean tokens a message beside its text
+--   "output ENTITLEMENT" -> n, quantile of completion tokens
 --   "stream" -> n, mean bytes of a streamed answer a completion token
 -- Bias-corrected exponential averages: the newest of n weighs (1 - beta) / (1 - beta^n). The same arithmetic as
 -- core/estimate.py, and a test says so.
@@ -37,13 +38,17 @@ local function learn_ratio(field, observed, bounded)
 end
 
 local function learn_prompt(entitlement, category, bytes, messages, tokens)
-  local overhead = learned('overhead', 0, prior_overhead)
+  local shared = learned('overhead', 0, prior_overhead)
+  local own = learned('overhead ' .. entitlement, 0, shared[2])
   if messages > 0 and bytes < 128 * messages then  -- short texts tell the template's tokens, not the ratio
     local ratio = learned(category .. ' ' .. entitlement, 0, learned(category, 0, prior)[2])[2]
-    local observed, n = math.min(math.max((tokens - bytes / ratio) / messages, 0), 64), overhead[1] + 1
-    learn('overhead', n, overhead[2] + weight(n) * (observed - overhead[2]))
+    local observed = math.min(math.max((tokens - bytes / ratio) / messages, 0), 64)
+    for field, record in pairs({ overhead = shared, ['overhead ' .. entitlement] = own }) do
+      local n = record[1] + 1
+      learn(field, n, record[2] + weight(n) * (observed - record[2]))
+    end
   elseif bytes > 0 then
-    local observed = bytes / math.max(1, tokens - overhead[2] * messages)
+    local observed = math.min(math.max(bytes / math.max(1, tokens - own[2] * messages), 0.25), 16)
     learn_ratio(category, observed, true)
     learn_ratio(category .. ' ' .. entitlement, observed, false)
   end

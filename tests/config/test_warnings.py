@@ -94,8 +94,10 @@ def test_without_spilling_the_short_pool_alone_must_keep_the_promises_too() -> N
     assert warnings(parse(text, "x")) == (
         "model m: with the elastic entitlements 28 concurrency are promised, but its pools have 24",
         "model m: in pool short only 8 of 12 promised concurrency can be honoured for short requests",
-        "model m: the dedicated and guaranteed bases keep all 8 concurrency of pool short free: "
-        "elastic will never be served there",
+        (
+            "model m: the dedicated and guaranteed bases keep all 8 concurrency of pool short free: "
+            "elastic will never be served there"
+        ),
     )
 
 

@@ -30,7 +30,7 @@ beliefs = st.builds(
     Beliefs,
     of_model=averages,
     of_entitlement=averages,
-    message_tokens=st.floats(0, 64),
+    overhead_of_model=st.floats(0, 64).map(lambda mean: Average(1, mean)),
     output=st.builds(Average, st.integers(0, 500), st.floats(1, 1e6)),
 )
 requests = st.builds(

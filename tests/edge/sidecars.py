@@ -118,7 +118,7 @@ async def sidecar(url: str, folder: Path, settings: Settings = SETTINGS, **ledge
     state = RedisLedger(client, settings.policy, seen, **options)
     beliefs = LearnedBeliefs(state)
     verdicts = Verdicts(settings, state, beliefs, seen)
-    edge = Edge(settings, verdicts, Settlements(settings.policy, state, beliefs, seen, lease_seconds=60))
+    edge = Edge(settings, verdicts, Settlements(settings.policy, state, beliefs, seen))
     address = f"unix:{folder / 'edge.sock'}"
     await edge.start(address)
     await edge.set_ready(ready=True)

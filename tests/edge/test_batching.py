@@ -90,15 +90,20 @@ async def test_a_call_is_bounded_and_the_order_kept() -> None:
     assert [item for call in server.calls for item in call] == items
 
 
-async def test_a_fault_reaches_each_of_its_call_and_nobody_else() -> None:
+async def test_a_fault_reaches_each_of_its_call_and_those_who_waited_behind_it() -> None:
     server = Server(outages={0})
     batching = server.batching()
     failing = submit(batching, 1, 2)
     await turns()
-    fine = submit(batching, 3)
+    behind = submit(batching, 3)
+    await turns()
     await server.answer_all()
-    assert [type(answer) for answer in await asyncio.gather(*failing, return_exceptions=True)] == [Outage, Outage]
-    assert await fine[0] == 30
+    answers = await asyncio.gather(*failing, *behind, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [Outage] * 3
+    [later] = submit(batching, 4)
+    await turns()
+    await server.answer_all()
+    assert await later == 40
 
 
 async def test_it_works_again_after_it_was_idle() -> None:

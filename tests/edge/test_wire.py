@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from extproc import wire
 from extproc.core import metadata
-from extproc.core.charge import Ending
+from extproc.core.charge import Ended, Ending, Running, Unjudged
 from extproc.core.refusal import ErrorShape, Reason, Refusal
 from extproc.core.settings import Identity
 from extproc.pb import als_pb2
@@ -149,10 +149,10 @@ def test_headers_alone_are_told_to_go_on() -> None:
 
 def ending_of(entry: als_pb2.HTTPAccessLogEntry) -> Ending:
     batch = als_pb2.StreamAccessLogsMessage.FromString(log_batch(entry).SerializeToString())
-    [found] = wire.endings(batch)
-    assert not isinstance(found, str)
-    assert found[0] == TICKET
-    return found[1]
+    [found] = wire.entries(batch)
+    assert isinstance(found, Ended)
+    assert found.ticket == TICKET
+    return found.ending
 
 
 def test_an_access_log_entry_tells_how_a_request_ended() -> None:
@@ -202,15 +202,32 @@ def test_only_a_token_count_is_a_token_count(key: str, value: object, count: int
 @pytest.mark.parametrize("ticket", [None, "", "garbage", "0" + TICKET.encode()])
 def test_entries_without_a_ticket_are_passed_over(ticket: str | None) -> None:
     whole = log_entry(TICKET.encode())
-    [found] = wire.endings(log_batch(log_entry(ticket), whole, log_entry(ticket)))
-    assert found[0] == TICKET
+    [found] = wire.entries(log_batch(log_entry(ticket), whole, log_entry(ticket)))
+    assert isinstance(found, Ended)
+    assert found.ticket == TICKET
 
 
 def test_a_ticket_that_is_no_text_is_passed_over() -> None:
     entry = log_entry(None)
     entry.common_properties.metadata.filter_metadata[metadata.NAMESPACE].update({metadata.TICKET: 7})
-    assert list(wire.endings(log_batch(entry))) == []
+    assert list(wire.entries(log_batch(entry))) == []
 
 
 def test_an_empty_batch_ends_nothing() -> None:
-    assert list(wire.endings(als_pb2.StreamAccessLogsMessage())) == []
+    assert list(wire.entries(als_pb2.StreamAccessLogsMessage())) == []
+
+
+def test_an_entry_of_a_running_request_keeps_its_lease() -> None:
+    entry = log_entry(TICKET.encode())
+    entry.common_properties.intermediate_log_entry = True
+    assert list(wire.entries(log_batch(entry))) == [Running(TICKET)]
+
+
+@pytest.mark.parametrize(("running", "expected"), [(False, [Unjudged("s1")]), (True, [])], ids=["ended", "running"])
+def test_a_request_that_ended_without_a_verdict_names_the_lease_it_may_have(
+    running: bool, expected: list[Unjudged]
+) -> None:
+    entry = als_pb2.HTTPAccessLogEntry()
+    entry.request.request_headers[metadata.STREAM_HEADER] = "s1"
+    entry.common_properties.intermediate_log_entry = running
+    assert list(wire.entries(log_batch(entry))) == expected

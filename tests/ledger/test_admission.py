@@ -183,6 +183,17 @@ async def test_a_lease_expires_at_its_deadline_and_not_before(bench: Benches) ->
     )
 
 
+async def test_a_renewed_lease_lives_for_another_lifetime(bench: Benches) -> None:
+    b = bench(model(short=WIDE), entitlement("a", GUARANTEED, Vector(100, 1000, 4)))
+    lease, _ = await b.ask("a")
+    b.pass_ms(LEASE_MS - 1)
+    assert await b.ledger.renew("m", [lease, "gone"]) == 1
+    b.pass_ms(LEASE_MS - 1)
+    assert await b.ledger.expired("m", 10) == ()
+    b.pass_ms(1)
+    assert [found.lease for found in await b.ledger.expired("m", 10)] == [lease]
+
+
 async def test_a_name_that_looks_like_a_number_is_a_name(bench: Benches) -> None:
     b = bench(model(short=WIDE), entitlement("1e5", GUARANTEED, Vector(100, 1000, 4)))
     lease, _ = await b.ask("1e5")

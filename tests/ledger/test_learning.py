@@ -18,6 +18,7 @@ from extproc.core.estimate import (
     SHORT_TEXT_BYTES,
     Average,
     Beliefs,
+    bytes_per_token,
     learn_output,
     learn_ratio,
     weight,
@@ -86,10 +87,14 @@ class Pupil:
         self.ratios: dict[tuple[str, ...], Average] = {}
         self.outputs: dict[str, Average] = {}
         self.overhead = Average(0, PRIOR_MESSAGE_TOKENS)
+        self.own_overheads: dict[str, Average] = {}
         self.stream = Average(0, 0.0)
 
     def ratio(self, *key: str) -> Average:
         return self.ratios.get(key, Average(0, PRIOR_BYTES_PER_TOKEN))
+
+    def own_overhead(self, name: str) -> Average:
+        return self.own_overheads.get(name, Average(0, self.overhead.mean))
 
     def learn(self, answered: Answered) -> None:
         self._prompt(answered.name, answered.seen)
@@ -106,9 +111,11 @@ class Pupil:
             known = self.ratio(category, name)
             known = known if known.n else self.ratio(category)
             observed = (seen.prompt_tokens - seen.text_bytes / known.mean) / messages
+            own = self.own_overhead(name)
             self.overhead = plain(self.overhead, min(max(observed, 0), 64))
+            self.own_overheads[name] = plain(own, min(max(observed, 0), 64))
         elif seen.text_bytes:
-            observed = seen.text_bytes / max(1, seen.prompt_tokens - self.overhead.mean * messages)
+            observed = bytes_per_token(seen.text_bytes, seen.prompt_tokens - self.own_overhead(name).mean * messages)
             self.ratios[category,] = learn_ratio(self.ratio(category), observed, bounded=True)
             self.ratios[category, name] = learn_ratio(self.ratio(category, name), observed, bounded=False)
 
@@ -142,7 +149,8 @@ async def test_the_ledger_learns_by_the_arithmetic_of_the_core(school: Bench, se
             assert close(found.of_model, pupil.ratio(category.value))
             assert close(found.of_entitlement, pupil.ratio(category.value, name))
         assert close(found.output, pupil.outputs.get(name, Average(0, PRIOR_OUTPUT_TOKENS)))
-        assert found.message_tokens == pytest.approx(pupil.overhead.mean, rel=1e-9)
+        assert close(found.overhead_of_model, pupil.overhead)
+        assert close(found.overhead_of_entitlement, pupil.own_overheads.get(name, Average(0, PRIOR_MESSAGE_TOKENS)))
         if pupil.stream.n:
             assert found.stream_bytes_per_token == pytest.approx(pupil.stream.mean, rel=1e-9)
 
@@ -176,7 +184,14 @@ async def test_a_tenant_with_observations_of_its_own_is_not_moved_by_another(sch
     await teach(school, [Answered("b", text(1_000_000, 1), completion=100_000)] * 300)
     after = await learned(school, "a")
     assert (after.ratio, after.output) == (before.ratio, before.output)
-    assert after.of_model.mean > 10 * before.of_model.mean  # it did move the average of all
+    assert after.of_model.mean > 3 * before.of_model.mean  # it did move the average of all
+
+
+async def test_a_tenants_template_overhead_is_not_moved_by_another(school: Bench) -> None:
+    await teach(school, [Answered("a", Observation(PROSE, 40, 2, 10 + 2 * 5))] * OWN_OBSERVATIONS)
+    before = await learned(school, "a")
+    await teach(school, [Answered("b", Observation(PROSE, 4, 1, 10_000))] * 100)
+    assert (await learned(school, "a")).message_tokens == before.message_tokens == pytest.approx(5.0)
 
 
 @pytest.mark.parametrize("hostile", [text(1_000_000, 1), text(1000, 1_000_000)], ids=["upwards", "downwards"])
