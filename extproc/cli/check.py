@@ -27,14 +27,14 @@ UNIT_COLUMNS = (">tokens/s", ">KV tokens", ">concurrency")
 @click.option("--config", "-c", type=click.Path(path_type=Path), help="The same as FILE.")
 @options.json_option
 def check(file: Path | None, config: Path | None, as_json: bool) -> None:
-    r"""Validate a configuration FILE (default: tokenpool.yaml) and sum up what it promises.
+    """Validate a configuration FILE (default: tokenpool.yaml) and sum up what it promises.
 
     Every mistake is shown at once, each with its line. Exit code 1 where there is one; warnings leave it at 0.
 
     \b
     Example:
       tokenpool check tokenpool.yaml
-    """
+    """  # noqa: D301 - click wants the character
     from extproc.config import ConfigError, load, warnings
 
     path = file or config or Path("tokenpool.yaml")

@@ -56,13 +56,13 @@ def envoy(  # noqa: PLR0913 - one parameter an option
     servers: tuple[str, ...],
     output: Path | None,
 ) -> None:
-    r"""Print Envoy's configuration, or write it to a directory that Envoy follows when it changes.
+    """Print Envoy's configuration, or write it to a directory that Envoy follows when it changes.
 
     \b
     Examples:
       tokenpool envoy --config tokenpool.yaml > envoy.yaml && envoy -c envoy.yaml
       tokenpool envoy --sidecar 10.0.0.7:50051 --workers 4 --output /etc/envoy
-    """
+    """  # noqa: D301 - click wants the character
     from extproc.envoy_config import Deployment
 
     deployment = Deployment(

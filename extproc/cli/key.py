@@ -20,7 +20,7 @@ HASH_PREFIX = "sha256:"
 @click.option("--hash", "hash_only", is_flag=True, help="Read a key from standard input and print only its hash.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def key(hash_only: bool, as_json: bool) -> None:
-    r"""Make an API key, or hash one.
+    """Make an API key, or hash one.
 
     Prints a new random key (once: it is stored nowhere) and its hash. The key goes to the tenant,
     the hash under `keys:` of an entitlement.
@@ -29,7 +29,7 @@ def key(hash_only: bool, as_json: bool) -> None:
     Examples:
       tokenpool key
       printf %s "$KEY" | tokenpool key --hash
-    """
+    """  # noqa: D301 - click wants the character
     if hash_only:
         answer = {"hash": hash_of(read_key())}
     else:

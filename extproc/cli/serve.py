@@ -42,7 +42,7 @@ def serve(  # noqa: PLR0913 - one parameter an option
     redis: str | None,
     json_logs: bool,
 ) -> None:
-    r"""Run the sidecar until SIGINT or SIGTERM.
+    """Run the sidecar until SIGINT or SIGTERM.
 
     Envoy must know every address: `tokenpool envoy` takes the same ones with --sidecar.
 
@@ -51,7 +51,7 @@ def serve(  # noqa: PLR0913 - one parameter an option
       tokenpool serve --config tokenpool.yaml
       tokenpool serve --listen 0.0.0.0:50051 --workers 4 --redis redis://redis:6379/0
       tokenpool serve --listen unix:/run/tokenpool/sidecar.sock --workers 2
-    """
+    """  # noqa: D301 - click wants the character
     addresses = options.worker_addresses(listen, workers)
     settings = options.load_settings(config)
     if not (redis or settings.redis):

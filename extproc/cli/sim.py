@@ -32,13 +32,13 @@ def sim(  # noqa: PLR0913 - one parameter an option
     speed: float | None,
     url: str,
 ) -> None:
-    r"""Serve OpenAI's API from a simulated vLLM, with a real one's timing and limits.
+    """Serve OpenAI's API from a simulated vLLM, with a real one's timing and limits.
 
     \b
     Examples:
       tokenpool sim --port 8101 --speed 10
       tokenpool sim --url 'sim://?max_num_seqs=16&faults=true'
-    """
+    """  # noqa: D301 - click wants the character
     import asyncio
 
     from extproc.core.policy import Vector

@@ -23,13 +23,13 @@ MOST_SHOWN_BYTES = 500
 @click.option("--admin-url", default=ADMIN_URL, show_default=True, help="The sidecar's admin server.")
 @options.json_option
 def status(admin_url: str, as_json: bool) -> None:
-    r"""Show pools and entitlements: in use / capacity, for each of the three units.
+    """Show pools and entitlements: in use / capacity, for each of the three units.
 
     \b
     Examples:
       tokenpool status
       tokenpool status --json | jq '.models[].leases'
-    """
+    """  # noqa: D301 - click wants the character
     import msgspec
 
     from extproc.cli.state import State

@@ -37,14 +37,14 @@ MOST_WORKERS = 4  # for one machine that simulates the servers as well
 def up(  # noqa: PLR0913 - one parameter an option
     *, config: Path, port: int, host: str, admin_port: int, envoy_admin_port: int, workers: int | None, verbose: bool
 ) -> None:
-    r"""Start Envoy, the sidecar, Valkey (unless the file names a Redis) and simulated servers.
+    """Start Envoy, the sidecar, Valkey (unless the file names a Redis) and simulated servers.
 
     Runs until Ctrl-C or SIGTERM, then stops everything it started.
 
     \b
     Example:
       tokenpool up --config tokenpool.yaml
-    """
+    """  # noqa: D301 - click wants the character
     settings = options.load_settings(config)
     from extproc.local.stack import StackOptions
 

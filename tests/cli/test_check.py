@@ -23,7 +23,7 @@ def test_a_right_file_is_summed_up() -> None:
     rows = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert rows[0] == f"{EXAMPLE} is right: 1 model, 4 entitlements."
     assert "llama-3-8b short 1 8,192 2,400 262,144 64" in rows
-    assert "llama-3-8b guaranteed 1 800 60,000 16" in rows
+    assert "llama-3-8b guaranteed 1 800 60,000 8" in rows
 
 
 def test_json_of_a_right_file_has_the_sums() -> None:

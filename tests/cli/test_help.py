@@ -25,7 +25,8 @@ def test_the_version_is_the_packages() -> None:
 def test_the_help_of_a_command_has_an_example(name: str) -> None:
     text = CliRunner().invoke(main, [name, "--help"]).stdout
     assert "Example" in text
-    assert f"tokenpool {name}" in text.partition("Example")[2]
+    examples = text.partition("Example")[2].splitlines()
+    assert [line for line in examples if line.startswith("    ") and f"tokenpool {name}" in line]
 
 
 @pytest.mark.parametrize("name", SHOWN)

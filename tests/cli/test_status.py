@@ -54,7 +54,7 @@ def test_pools_and_entitlements_are_shown_with_what_is_in_use(state: bytes) -> N
         result = run(url)
     rows = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert "llama-3-8b short 1 120/2,400 3,000/262,144 2/64" in rows
-    assert "llama-3-8b acme-chat guaranteed 120/800/1,200 3,000/60,000/90,000 2/16/24 7,321 120" in rows
+    assert "llama-3-8b acme-chat guaranteed 120/800/1,200 3,000/60,000/90,000 2/8/24 7,321 120" in rows
 
 
 def test_json_is_the_servers_own_document(state: bytes) -> None:
