@@ -34,7 +34,7 @@ class LearnedBeliefs:
         try:
             [fresh] = await self._ledger.beliefs(model, [(entitlement, category)])
         except LedgerUnavailable:
-            return Beliefs()
+            fresh = Beliefs()  # kept, so that the next request does not wait as well; the refresh puts it right
         self._known[key] = fresh
         return fresh
 

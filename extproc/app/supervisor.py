@@ -33,7 +33,7 @@ from extproc.telemetry import MetricsDirectory
 
 RESTART_SECONDS = (0.1, 5.0)  # first and longest pause before a worker that died is started again
 STEADY_SECONDS = 10.0  # a worker that lived so long starts again without a pause
-STOP_SECONDS = 20.0  # then a worker that does not end is killed
+STOP_SECONDS = 25.0  # then a worker that does not end is killed
 CHECK_SECONDS = 1.0
 UNIX = "unix:"
 

@@ -8,6 +8,7 @@ from extproc.config.checks import RESERVED
 from extproc.core.policy import Entitlement, Model, Pool, ServiceClass, Vector
 from extproc.core.settings import Settings
 
+SURPLUS = (ServiceClass.SPOT, ServiceClass.PREEMPTIBLE)  # who is promised nothing
 SMALL_REQUEST_TOKENS = 1024  # an ordinary chat turn; who cannot hold one is refused most of what he asks
 
 
@@ -36,20 +37,23 @@ def _model_doubts(model: Model, entitlements: list[Entitlement]) -> Iterator[str
         for unit in reserved.units_above(capacity):
             some, total = getattr(capacity, unit), getattr(reserved, unit)
             yield f"in pool {names} only {some} of {total} promised {unit} can be honoured for {requests} requests"
-    yield from _filled_pools(model, reserved, entitlements)
+    yield from _filled_pools(model, entitlements)
     yield from _pool_doubts(model)
 
 
-def _filled_pools(model: Model, reserved: Vector, entitlements: list[Entitlement]) -> Iterator[str]:
-    """Every base is kept free in every pool: where that is all of it, others never get in."""
-    others = sorted({e.service_class.value for e in entitlements if e.service_class not in RESERVED})
-    for pool in model.pools if others else ():
-        for unit in ("kv_tokens", "concurrency"):
-            kept, capacity = getattr(reserved, unit), getattr(pool.capacity, unit)
-            if kept >= capacity:
+def _filled_pools(model: Model, entitlements: list[Entitlement]) -> Iterator[str]:
+    """Every base is kept free in every pool from the classes below: where that is all of it, those never get in."""
+    for below, above in (((ServiceClass.ELASTIC,), RESERVED), (SURPLUS, (*RESERVED, ServiceClass.ELASTIC))):
+        shut_out = sorted({e.service_class.value for e in entitlements if e.service_class in below})
+        kept = _promised(entitlements, above)
+        for pool in model.pools if shut_out else ():
+            full = [
+                unit for unit in ("kv_tokens", "concurrency") if getattr(kept, unit) >= getattr(pool.capacity, unit)
+            ]
+            if full:
                 yield (
-                    f"the dedicated and guaranteed bases keep all {capacity} {unit} of pool {pool.name} free: "
-                    f"{', '.join(others)} will never be served there"
+                    f"{' and '.join(shut_out)} requests will never be served by pool {pool.name}: the bases of "
+                    f"{', '.join(above)} entitlements keep all of its {' and '.join(full)} free"
                 )
 
 

@@ -88,7 +88,8 @@ def longest_pool(model: Model) -> Pool:
 def sidecar_cluster(deployment: Deployment) -> cluster.Cluster:
     """The sidecar's workers, one address each: Envoy opens one connection per thread and address."""
     workers = _grpc_cluster(SIDECAR, deployment.sidecars)
-    workers.lb_policy = cluster.ClusterLbPolicy.LEAST_REQUEST
+    # Not by the fewest requests: a dead worker has the fewest, and a retry would choose it again.
+    workers.lb_policy = cluster.ClusterLbPolicy.ROUND_ROBIN
     workers.health_checks = [_sidecar_health()]
     # Above 0: where no worker looks healthy, ask all the same. A busy one may miss a check and still answer.
     workers.common_lb_config = _panic_below_percent(1)
@@ -203,7 +204,10 @@ def _eject_when_dead() -> cluster.OutlierDetection:
 
 
 def _panic_below_percent(percent: float) -> cluster.ClusterCommonLbConfig:
-    return cluster.ClusterCommonLbConfig(healthy_panic_threshold=envoy_type.Percent(value=percent))
+    # By default the second change of health within a second waits until that second is over.
+    return cluster.ClusterCommonLbConfig(
+        healthy_panic_threshold=envoy_type.Percent(value=percent), update_merge_window=timedelta(0)
+    )
 
 
 def _keepalive() -> cluster.UpstreamConnectionOptions:

@@ -42,8 +42,21 @@ CASES = {
         "kv_tokens: 60000, concurrency: 16",
         (
             (
-                "model m: the dedicated and guaranteed bases keep all 16 concurrency of pool long free: "
-                "elastic will never be served there"
+                "model m: elastic requests will never be served by pool long: the bases of "
+                "dedicated, guaranteed entitlements keep all of its concurrency free"
+            ),
+        ),
+    ),
+    "pool-kept-free-from-spot": (
+        "class: elastic, tokens_per_second: 500, kv_tokens: 60000, concurrency: 16}",
+        (
+            "class: elastic, tokens_per_second: 500, kv_tokens: 60000, concurrency: 4}\n"
+            "  - {name: s, model: m, class: spot, tokens_per_second: 500, kv_tokens: 60000, concurrency: 16}"
+        ),
+        (
+            (
+                "model m: spot requests will never be served by pool long: the bases of "
+                "dedicated, guaranteed, elastic entitlements keep all of its concurrency free"
             ),
         ),
     ),
@@ -95,8 +108,8 @@ def test_without_spilling_the_short_pool_alone_must_keep_the_promises_too() -> N
         "model m: with the elastic entitlements 28 concurrency are promised, but its pools have 24",
         "model m: in pool short only 8 of 12 promised concurrency can be honoured for short requests",
         (
-            "model m: the dedicated and guaranteed bases keep all 8 concurrency of pool short free: "
-            "elastic will never be served there"
+            "model m: elastic requests will never be served by pool short: the bases of "
+            "dedicated, guaranteed entitlements keep all of its concurrency free"
         ),
     )
 

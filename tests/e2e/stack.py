@@ -72,16 +72,20 @@ class Stack:
 
     def workers(self) -> list[int]:
         """Process ids of the sidecar's workers."""
-        mine = {self.pid}
-        workers = []
-        for pid in sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
-            with contextlib.suppress(OSError):
-                parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-                if parent in mine:
-                    mine.add(pid)
-                    command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                    workers += [pid] if b"worker" in command else []
-        return workers
+        return children(self.pid, "worker")
+
+
+def children(pid: int, word: str | None = None) -> list[int]:
+    """Descendants of a process; with a word, those that have it in their command line."""
+    family, found = {pid}, []
+    for child in sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
+        with contextlib.suppress(OSError):
+            parent = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
+            if parent in family:
+                family.add(child)
+                words = Path(f"/proc/{child}/cmdline").read_text().split("\0")
+                found += [child] if word is None or word in words else []
+    return found
 
 
 def fetched(url: str) -> contextlib.closing[http.client.HTTPResponse]:
