@@ -6,19 +6,21 @@ What they print goes to a file each in the run directory; the last lines are kep
 from __future__ import annotations
 
 import asyncio
-import ctypes
+import errno
 import itertools
 import os
 import shlex
+import shutil
 import signal
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from extproc.local import leash
 from extproc.local.faults import StackError
 
 T = TypeVar("T")
@@ -27,7 +29,6 @@ STOP_SECONDS = 10.0  # what a child has between SIGTERM and SIGKILL
 KEPT_LINES = 200
 SHOWN_LINES = 8
 MAX_LINE_BYTES = 1 << 20
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Child:
@@ -131,13 +132,12 @@ class Children:
         log = self._run_dir / f"{name.replace('/', '-').replace(' ', '-')}.log"
         try:
             process = await asyncio.create_subprocess_exec(
-                *command,
+                *leashed(command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=PIPE,
                 stderr=STDOUT,
                 limit=MAX_LINE_BYTES,
                 start_new_session=True,  # Ctrl-C reaches only us: we stop them, in order
-                preexec_fn=end_with_parent(),
             )
         except OSError as error:
             raise StackError(f"cannot run {name} ({shlex.quote(command[0])}): {error.strerror}") from error
@@ -179,16 +179,11 @@ def obituary(child: Child, code: int) -> str:
     return "\n".join([f"{child.name} {cause}" + ("; its last lines:" if last else ""), *(f"  {line}" for line in last)])
 
 
-def end_with_parent() -> Callable[[], None] | None:
-    """To run in the child before it becomes the program: it gets SIGTERM when this process dies, however that dies."""
+def leashed(command: Sequence[str]) -> list[str]:
+    """The command, made to end with this process. Raises OSError where there is no such program."""
+    program = shutil.which(command[0])
+    if program is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command[0])
     if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl  # looked up here: between fork and exec as little as possible
-    parent = os.getpid()
-
-    def prepare() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before prctl took effect
-            os._exit(1)
-
-    return prepare
+        return [program, *command[1:]]
+    return [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), program, *command[1:]]
