@@ -51,6 +51,7 @@ class Observation:
     messages: int
     prompt_tokens: int  # the text's share of what the server counted
     stream_bytes: int = 0  # of the answer, where it was streamed
+    answers: int = 1  # how many the completion tokens are spread over
 
 
 @dataclass(frozen=True, slots=True)

@@ -276,9 +276,16 @@ def _decision(names: list[str], entitlement: Entitlement, flat: Sequence[int]) -
 
 def _settlement_arguments(settlement: Settlement) -> list[object]:
     seen = settlement.observation
-    learned: list[object] = ["", 0, 0, 0, 0]
+    learned: list[object] = ["", 0, 0, 0, 0, 1]
     if seen is not None:
-        learned = [seen.category.value, seen.text_bytes, seen.messages, seen.prompt_tokens, seen.stream_bytes]
+        learned = [
+            seen.category.value,
+            seen.text_bytes,
+            seen.messages,
+            seen.prompt_tokens,
+            seen.stream_bytes,
+            seen.answers,
+        ]
     return [
         settlement.lease, settlement.tokens, settlement.prompt_tokens, settlement.completion_tokens, *learned
     ]  # fmt: skip

@@ -23,7 +23,7 @@ from extproc.verdicts import Admission, Call, Denial, Verdict, Verdicts
 EXT_PROC = "envoy.service.ext_proc.v3.ExternalProcessor"
 ACCESS_LOG = "envoy.service.accesslog.v3.AccessLogService"
 SERVICES = ("", "readiness", EXT_PROC, ACCESS_LOG)  # all say the same; "liveness" is its own
-QUIET_SECONDS = 0.05  # several times the interval at which Envoy sends its entries
+QUIET_SECONDS = 0.5  # many times the interval at which Envoy sends its entries: a busy machine is late
 MESSAGE_MARGIN = MIB  # attributes and framing beside the body
 
 log = logging.getLogger(__name__)
@@ -136,8 +136,12 @@ class Edge:
             while True:
                 read = asyncio.ensure_future(context.read())
                 await asyncio.wait((read, stopping), return_when=asyncio.FIRST_COMPLETED)
-                await asyncio.wait((read,), timeout=QUIET_SECONDS)
-                batch = read.result() if read.done() else None
+                if not read.done():
+                    await asyncio.wait((read,), timeout=QUIET_SECONDS)
+                if not read.done():
+                    read.cancel()
+                    return als_pb2.StreamAccessLogsResponse()
+                batch = read.result()
                 if not isinstance(batch, als_pb2.StreamAccessLogsMessage):
                     return als_pb2.StreamAccessLogsResponse()
                 self._settlements.accept(wire.entries(batch))

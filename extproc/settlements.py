@@ -57,6 +57,7 @@ class Settlements:
     def _start(self, work: Coroutine[None, None, None]) -> None:
         if len(self._tasks) >= MOST_PENDING:
             work.close()
+            self._observer.ledger_failed("pending")
             return
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -134,6 +135,7 @@ def _lesson(ticket: Ticket, ending: Ending, due: Charge) -> Observation | None:
         messages=ticket.messages,
         prompt_tokens=max(0, due.prompt_tokens - ticket.known_tokens),
         stream_bytes=ending.response_bytes if ticket.stream else 0,
+        answers=max(1, ticket.answers),
     )
 
 

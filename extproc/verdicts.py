@@ -127,14 +127,25 @@ class Verdicts:
         facts = _read(api, call, self._settings.max_body_bytes)
         if isinstance(facts, Refusal):
             return Denial(facts, shape), fact
-        plan = await self._plan(facts, entitlements)
+        judged, fact = await self._judge(call, facts, entitlements, replace(fact, facts=facts))
+        return (Denial(judged, shape) if isinstance(judged, Refusal) else judged), fact
+
+    async def _judge(
+        self, call: Call, facts: RequestFacts, entitlements: Mapping[str, Entitlement], fact: Decided
+    ) -> tuple[Admission | Refusal, Decided]:
+        model = self._directory.model(facts.model)
+        entitlement = entitlements.get(model.name) if model else None
+        if model is None or entitlement is None:
+            return unknown_model(facts.model), fact
+        fact = _with_tenant(fact, entitlement)
+        plan = await self._plan(facts, model, entitlement)
         if isinstance(plan, Refusal):
-            return Denial(plan, shape), replace(fact, facts=facts)
+            return plan, fact
         fact = _with_plan(fact, plan)
-        verdict = await self._admit(call, plan)
-        if isinstance(verdict, Refusal):
-            return Denial(verdict, shape), fact
-        return verdict, replace(fact, verdict="admit", pool=verdict.pool)
+        admitted = await self._admit(call, plan)
+        if isinstance(admitted, Refusal):
+            return admitted, fact
+        return admitted, replace(fact, verdict="admit", pool=admitted.pool)
 
     def _entitlements(self, call: Call) -> Mapping[str, Entitlement] | None:
         if call.identity:
@@ -142,17 +153,13 @@ class Verdicts:
         key = api_key(call.authorization, call.x_api_key)
         return self._directory.of_key(key) if key else None
 
-    async def _plan(self, facts: RequestFacts, entitlements: Mapping[str, Entitlement]) -> _Plan | Refusal:
-        model = self._directory.model(facts.model)
-        entitlement = entitlements.get(model.name) if model else None
-        if model is None or entitlement is None:
-            return unknown_model(facts.model)
+    async def _plan(self, facts: RequestFacts, model: Model, entitlement: Entitlement) -> _Plan | Refusal:
         beliefs = await self._beliefs.of(model.name, entitlement.name, facts.category)
         expected = estimate.estimate(facts, model, beliefs)
         pools = routing.candidates(model, expected)
         if isinstance(pools, Refusal):
             return pools
-        tokens = charge.weighted(expected.budget_prompt, expected.reserved_output, 0, model.cost)
+        tokens = max(1, charge.weighted(expected.budget_prompt, expected.reserved_output, 0, model.cost))
         never = admission.never_fits(entitlement, tokens, expected.reserved)
         terms = self._terms[model.name]
         holding = admission.pools_that_can_hold(entitlement, terms, tokens, expected.reserved)
@@ -190,6 +197,7 @@ class Verdicts:
             known_tokens=estimate.known_tokens(facts, model),
             prompt_estimate=expected.likely_prompt,
             reserved_tokens=expected.reserved,
+            answers=facts.choices * facts.prompts,
             retriable=retry,
             traceparent=call.traceparent,
         )
@@ -231,13 +239,18 @@ def _read(api: Api, call: Call, max_body_bytes: int) -> RequestFacts | Refusal:
     return request.read(api, call.body)
 
 
+def _with_tenant(fact: Decided, entitlement: Entitlement) -> Decided:
+    return replace(
+        fact,
+        model=entitlement.model,
+        entitlement=entitlement.name,
+        service_class=entitlement.service_class.value,
+    )
+
+
 def _with_plan(fact: Decided, plan: _Plan) -> Decided:
     return replace(
         fact,
-        model=plan.model.name,
-        entitlement=plan.entitlement.name,
-        service_class=plan.entitlement.service_class.value,
-        facts=plan.facts,
         prompt_estimate=plan.estimate.likely_prompt,
         budget_tokens=plan.estimate.budget,
         reserved_tokens=plan.estimate.reserved,

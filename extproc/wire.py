@@ -149,8 +149,13 @@ def entries(batch: als_pb2.StreamAccessLogsMessage) -> Iterator[Entry]:
             yield Ended(ticket, _ending(entry, usage))
         elif not fields and not common.intermediate_log_entry:
             lease = entry.request.request_headers.get(metadata.STREAM_HEADER)
-            if lease:
+            if lease and not _refused_by_envoy(entry):
                 yield Unjudged(lease)
+
+
+def _refused_by_envoy(entry: als_pb2.HTTPAccessLogEntry) -> bool:
+    """No path, no body, too large a body: the sidecar was never asked, there is no lease to look for."""
+    return 400 <= entry.response.response_code.value < 500  # noqa: PLR2004 - HTTP's client errors
 
 
 def _ending(entry: als_pb2.HTTPAccessLogEntry, usage: Struct) -> Ending:

@@ -18,7 +18,7 @@ class SidecarOptions:
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    config: Path
+    settings: Path  # as `handover` wrote them
     redis: str | None
     address: str
     index: int

@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 
 from extproc import config
 from extproc.admin import document, start_admin
-from extproc.app import logs
+from extproc.app import handover, logs
 from extproc.app.faults import SidecarError
 from extproc.app.options import SidecarOptions
 from extproc.app.worker import redis_url
@@ -58,7 +58,9 @@ async def _sidecar(options: SidecarOptions) -> None:
         with tempfile.TemporaryDirectory(prefix="tokenpool-metrics-") as folder:
             metrics = MetricsDirectory(Path(folder))
             _require_unserved(options.addresses)
-            workers = [Worker(options, index, url, metrics) for index in range(len(options.addresses))]
+            handed = Path(folder) / "settings"
+            handover.write(settings, handed)
+            workers = [Worker(options, index, url, metrics, handed) for index in range(len(options.addresses))]
             await _supervise(options, Overview(settings, ledger, workers, metrics), workers)
     finally:
         await ledger.close()
@@ -95,12 +97,14 @@ def _require_unserved(addresses: tuple[str, ...]) -> None:
 class Worker:
     """One worker process and its successors."""
 
-    def __init__(self, options: SidecarOptions, index: int, redis: str, metrics: MetricsDirectory) -> None:
+    def __init__(
+        self, options: SidecarOptions, index: int, redis: str, metrics: MetricsDirectory, settings: Path
+    ) -> None:
         self.address = options.addresses[index]
         self._metrics = metrics
         self._environment = {**os.environ, **metrics.environ, "TOKENPOOL_REDIS": redis}  # not in the arguments: it may
         self._command = [  # hold a password
-            sys.executable, "-m", "extproc.cli", "worker", "--config", str(options.config),
+            sys.executable, "-m", "extproc.cli", "worker", "--settings", str(settings),
             "--address", self.address, "--index", str(index), *(("--json-logs",) if options.json_logs else ()),
         ]  # fmt: skip
 
@@ -109,7 +113,10 @@ class Worker:
         pause, longest = RESTART_SECONDS
         while True:
             started = time.monotonic()
-            await self._one_life()
+            try:
+                await self._one_life()
+            except OSError as fault:
+                log.error("cannot start the worker on %s: %s", self.address, fault)  # noqa: TRY400 - it says it all
             if time.monotonic() - started > STEADY_SECONDS:
                 pause = RESTART_SECONDS[0]
             await asyncio.sleep(pause)

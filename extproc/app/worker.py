@@ -14,8 +14,7 @@ import time
 
 import uvloop
 
-from extproc import config
-from extproc.app import logs
+from extproc.app import handover, logs
 from extproc.app.faults import SidecarError
 from extproc.app.options import WorkerOptions
 from extproc.beliefs import LearnedBeliefs
@@ -42,7 +41,7 @@ def run_worker(options: WorkerOptions) -> None:
 
 
 async def _worker(options: WorkerOptions) -> None:
-    settings = config.load(options.config)
+    settings = handover.read(options.settings)
     provider = tracer_provider(os.environ)
     telemetry = Telemetry(tracer=provider.get_tracer("tokenpool") if provider else None)
     ledger = RedisLedger(

@@ -75,16 +75,16 @@ def check_ports(addresses: tuple[str, ...], admin_host: str, admin_port: int) ->
 
 
 @click.command(hidden=True)
-@options.config_option
+@click.option("--settings", type=click.Path(path_type=Path), required=True, help="Written by the supervisor.")
 @click.option("--redis", envvar="TOKENPOOL_REDIS", metavar="URL")
 @click.option("--address", required=True, help="host:port or unix:/path.")
 @click.option("--index", type=click.IntRange(0), required=True, help="Which of the workers this is.")
 @click.option("--json-logs", is_flag=True)
-def worker(config: Path, redis: str | None, address: str, index: int, json_logs: bool) -> None:
+def worker(settings: Path, redis: str | None, address: str, index: int, json_logs: bool) -> None:
     """One worker process of `tokenpool serve`."""
     from extproc.app import SidecarError, WorkerOptions, run_worker
 
     try:
-        run_worker(WorkerOptions(config, redis, address, index, json_logs))
+        run_worker(WorkerOptions(settings, redis, address, index, json_logs))
     except SidecarError as error:
         raise Failure(str(error)) from error

@@ -119,6 +119,8 @@ class ResponseBody(Body, gc=False, kw_only=True):
     previous_input_messages: Raw = NOTHING
     previous_response: Raw = NOTHING
     max_output_tokens: _Limit | None = None
+    background: bool | None = None
+    previous_response_id: str | None = None
 
 
 class AnthropicBody(Body, gc=False, kw_only=True):

@@ -67,7 +67,7 @@ class Estimate:
     budget_prompt: int  # by the conservative ratio: what routing and admission use
     output: int  # the most the request may generate, all choices together
     reserved_output: int  # what the lease holds of that
-    longest_likely: int  # optimistic prompt of one sequence plus its whole output: decides what can never fit
+    longest_likely: int  # optimistic prompt of one sequence plus what the client asked for: decides what can never fit
     bytes_per_token: float
 
     @property
@@ -87,13 +87,14 @@ def estimate(facts: RequestFacts, model: Model, beliefs: Beliefs) -> Estimate:
     cautious = fixed + _tokens(facts.text_bytes, max(ratio.mean - spread, ratio.mean / 4))
     hopeful = fixed + _tokens(facts.text_bytes, ratio.mean + spread)
     each = _output_of_one(facts, model, beliefs)
+    asked = each if facts.max_output is not None else 0  # a server fits what nobody asked for into the room there is
     answers = facts.choices * facts.prompts
     return Estimate(
         likely_prompt=likely,
         budget_prompt=cautious,
         output=each * answers,
         reserved_output=_reserved_of_one(each, model, beliefs) * answers,
-        longest_likely=hopeful // facts.prompts + each,
+        longest_likely=hopeful // facts.prompts + asked,
         bytes_per_token=ratio.mean,
     )
 

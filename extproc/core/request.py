@@ -17,6 +17,7 @@ from extproc.core.reading import EMPTY_VALUES, SHORT_BYTES, Reading
 from extproc.core.refusal import Reason, Refusal
 
 MAX_NESTED = 1 << 19  # objects and arrays in one body: 32 MiB of `{},` would decode into more than a gigabyte
+MAX_COMMAS = 1 << 20  # hence values: 30 MiB of `"x",` would take seconds to decode, and everybody else's time
 
 _APIS = {api.value: api for api in Api}
 _PROMPT_FORMS = "a string, a list of strings, a list of token ids, or a list of such lists"
@@ -31,8 +32,9 @@ def api_of(path: str) -> Api | None:
 
 def read(api: Api, body: bytes) -> RequestFacts | Refusal:
     """What a body costs, or a 400 that says what is wrong with it. No bytes make it raise."""
-    if len(body) > MAX_NESTED and body.count(b"{") + body.count(b"[") > MAX_NESTED:
-        return _invalid(f"The body holds more than {MAX_NESTED} objects and arrays.")
+    excess = _too_many(body)
+    if excess is not None:
+        return excess
     try:
         if not body.isascii():
             body.decode()  # msgspec does not look into the text of fields that it skips
@@ -112,6 +114,11 @@ def _read_embedding(data: bytes) -> RequestFacts | Refusal:
 
 def _read_response(data: bytes) -> RequestFacts | Refusal:
     body = _RESPONSE.decode(data)
+    if body.background:
+        return _invalid("Answers in the background are not served: send the request without it.", "background")
+    if body.previous_response_id:
+        message = "Stored answers are not served: send the whole conversation as input."
+        return _invalid(message, "previous_response_id")
     reading = Reading()
     if body.instructions:
         reading.text(body.instructions)
@@ -162,6 +169,15 @@ def _not_json(found: str, body: bytes) -> Refusal:
     if "truncated" in found:  # what msgspec says of both
         found = "it ends too early, or holds an unpaired surrogate such as \\ud83d"
     return _invalid(f"The body is not valid JSON: {found}.")
+
+
+def _too_many(body: bytes) -> Refusal | None:
+    """What would take too much time or memory to decode."""
+    if len(body) > MAX_NESTED and body.count(b"{") + body.count(b"[") > MAX_NESTED:
+        return _invalid(f"The body holds more than {MAX_NESTED} objects and arrays.")
+    if len(body) > MAX_COMMAS and body.count(b",") > MAX_COMMAS:
+        return _invalid(f"The body holds more than {MAX_COMMAS} commas.")
+    return None
 
 
 def _invalid(message: str, param: str | None = None) -> Refusal:

@@ -24,13 +24,14 @@ class Ticket:
     known_tokens: int  # prompt tokens that needed no estimate: token ids, media
     prompt_estimate: int
     reserved_tokens: int
+    answers: int  # choices of all prompts
     retriable: bool  # near the threshold: a 400 was to be tried on the next pool
     traceparent: str
 
     def encode(self) -> str:
         values = (self.lease, self.model, self.entitlement, self.pool, self.api.value, self.category.value,
                   "1" if self.stream else "0", self.text_bytes, self.messages, self.known_tokens,
-                  self.prompt_estimate, self.reserved_tokens, "1" if self.retriable else "0",
+                  self.prompt_estimate, self.reserved_tokens, self.answers, "1" if self.retriable else "0",
                   self.traceparent)  # fmt: skip
         return _SEPARATOR.join((_VERSION, *map(str, values)))
 
@@ -42,10 +43,10 @@ def decode(text: str) -> Ticket | None:
         return None
     lease, model, entitlement, pool, api, category, stream, *numbers, retriable, traceparent = values
     try:
-        text_bytes, messages, known_tokens, prompt_estimate, reserved_tokens = map(int, numbers)
+        text_bytes, messages, known_tokens, prompt_estimate, reserved_tokens, answers = map(int, numbers)
         return Ticket(
             lease, model, entitlement, pool, Api(api), Category(category), stream == "1", text_bytes, messages,
-            known_tokens, prompt_estimate, reserved_tokens, retriable == "1", traceparent,
+            known_tokens, prompt_estimate, reserved_tokens, answers, retriable == "1", traceparent,
         )  # fmt: skip
     except ValueError:
         return None

@@ -236,6 +236,8 @@ def _http2() -> upstream.HttpProtocolOptions:
     options = core.Http2ProtocolOptions(
         initial_stream_window_size=SIDECAR_STREAM_WINDOW_BYTES,
         initial_connection_window_size=SIDECAR_CONNECTION_WINDOW_BYTES,
+        # A frozen worker would keep the access log's stream for good, and with it every settlement and renewal.
+        connection_keepalive=core.KeepaliveSettings(interval=timedelta(seconds=1), timeout=timedelta(seconds=2)),
     )
     return upstream.HttpProtocolOptions(
         explicit_http_config=upstream.HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=options)

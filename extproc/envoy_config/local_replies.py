@@ -69,6 +69,18 @@ RULES = (
         Refusal(400, Reason.INVALID_REQUEST, "a JSON body is required"),
         statuses=(400, 400),
     ),
+    Rule(
+        Refusal(431, Reason.INVALID_REQUEST, "the request headers are too large"),
+        statuses=(431, 431),
+    ),
+    Rule(
+        Refusal(426, Reason.INVALID_REQUEST, "HTTP/1.1 or HTTP/2 is required"),
+        statuses=(426, 426),
+    ),
+    Rule(
+        Refusal(403, Reason.INVALID_REQUEST, "upgrades of the connection are not served"),
+        statuses=(403, 403),
+    ),
     Rule(  # a route that Envoy does not have yet
         Refusal(503, Reason.NO_SERVERS, "no server of this model can be reached", retry_ms=RETRY_MS),
         statuses=(500, 599),

@@ -102,9 +102,11 @@ end
 local function until_pool_tokens(pool, r, from_level)
   local p, tier, wanted = pool.record, r[3], r[12] * 1000
   if tier == 0 and from_level == wanted then return 0 end
-  local claimed, rate, depth = p[P.level0], pool.rate0, pool.depth0
-  if tier == 0 then claimed, depth = claimed - from_level, depth - from_level end
-  if tier >= 2 then claimed, rate, depth = claimed + p[P.level1], rate + pool.rate1, depth + pool.depth1 end
+  local claimed, rate, depth = math.max(0, p[P.level0]), pool.rate0, pool.depth0  -- over-use claims nothing
+  if tier == 0 then claimed, depth = math.max(0, claimed - from_level), depth - from_level end
+  if tier >= 2 then
+    claimed, rate, depth = claimed + math.max(0, p[P.level1]), rate + pool.rate1, depth + pool.depth1
+  end
   if p[P.level] - wanted >= claimed then return 0 end
   local when_claims_are_full = ms(wanted + depth - p[P.level], pool.rate)
   if pool.rate <= rate then return when_claims_are_full end
@@ -140,18 +142,18 @@ local function hold(r, e, pool, in_base, from_level)
   deadlines[#deadlines + 1], deadlines[#deadlines + 2] = now + lifetime, r[1]
 end
 
-local function pool_of_lease(id, numbers)
+local function pool_of_lease(id)
   if granted[id] then return granted[id] end
   local text = redis.call('HGET', KEYS[3], id)
   local name = text and string.match(text, '^%S+ (%S+)')
-  for _, number in ipairs(numbers) do
-    if pools[number].name == name then return number end
+  for number, pool in ipairs(pools) do  -- any pool: another sidecar may have preferred another
+    if pool.name == name then return number end
   end
 end
 
 -- Outcome, pool number, retry ms.
 local function decide(r, e, numbers)
-  local held = pool_of_lease(r[1], numbers)
+  local held = pool_of_lease(r[1])
   if held then return 0, held, 0 end
   local outcome, retry = over_caps(r, e)
   if outcome then return outcome, 0, retry end

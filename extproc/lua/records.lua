@@ -34,6 +34,7 @@ local function packed(values)
 end
 
 local function refilled(level, depth, rate, elapsed_ms)
+  if depth <= 0 then return 0 end  -- no such bucket: nothing would ever refill it
   return math.min(depth, level + rate * elapsed_ms)
 end
 

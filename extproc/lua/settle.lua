@@ -2,15 +2,15 @@
 -- KEYS  1 entitlements  2 pools  3 leases  4 deadlines  5 settled  6 estimates
 -- ARGV  1 now in ms, '' for the server's clock  2 key lifetime in ms  3 lifetime of what is learned, in ms
 --       4 decay of the averages (beta)  5 prior bytes per token  6 prior tokens a message  7 output quantile (p)
---       per settlement 9: lease, tokens charged, prompt tokens, completion tokens (both for the totals),
+--       per settlement 10: lease, tokens charged, prompt tokens, completion tokens (both for the totals),
 --                    category ('' teaches nothing), text bytes, messages, prompt tokens of that text,
---                    bytes of a streamed answer (0: not streamed)
+--                    bytes of a streamed answer (0: not streamed), answers given (choices of all prompts)
 -- Returns a flat list, one a settlement: 1 settled now, 0 settled or expired before
 --
 -- What is learned, in the estimates hash (numbers with spaces between, 17 digits):
 --   "CATEGORY" and "CATEGORY ENTITLEMENT" -> n, mean bytes per token, mean absolute deviation
 --   "overhead" and "overhead ENTITLEMENT" -> n, mean tokens a message beside its text
---   "output ENTITLEMENT" -> n, quantile of completion tokens
+--   "output ENTITLEMENT" -> n, quantile of the tokens of one answer
 --   "stream" -> n, mean bytes of a streamed answer a completion token
 -- Bias-corrected exponential averages: the newest of n weighs (1 - beta) / (1 - beta^n). The same arithmetic as
 -- core/estimate.py, and a test says so.
@@ -55,15 +55,16 @@ local function learn_prompt(entitlement, category, bytes, messages, tokens)
 end
 
 -- Robbins-Monro on the logarithm: up by p, down by 1 - p, in steps that shrink to a floor.
-local function learn_answer(entitlement, tokens, stream_bytes)
+local function learn_output(entitlement, tokens)
   local record = learned('output ' .. entitlement, 0, tokens)
   local n, step = record[1] + 1, math.max(0.05, 1 / math.sqrt(record[1] + 1))
   learn('output ' .. entitlement, n, math.max(1, record[2] * math.exp(step * (tokens > record[2] and p or p - 1))))
-  if stream_bytes > 0 then
-    local stream = learned('stream', 0, 0)
-    local m = stream[1] + 1
-    learn('stream', m, stream[2] + weight(m) * (stream_bytes / tokens - stream[2]))
-  end
+end
+
+local function learn_stream(bytes_a_token)
+  local stream = learned('stream', 0, 0)
+  local n = stream[1] + 1
+  learn('stream', n, stream[2] + weight(n) * (bytes_a_token - stream[2]))
 end
 
 local records = { [KEYS[1]] = {}, [KEYS[2]] = {} }
@@ -108,7 +109,7 @@ local function release(entitlement, pool, values, charged)
 end
 
 local answer = {}
-for at = 8, #ARGV, 9 do
+for at = 8, #ARGV, 10 do
   local id, text = ARGV[at], redis.call('HGET', KEYS[3], ARGV[at])
   if text then
     local entitlement, pool, rest = string.match(text, '^(%S+) (%S+) (.+)$')
@@ -119,7 +120,11 @@ for at = 8, #ARGV, 9 do
     redis.call('HINCRBY', KEYS[5], entitlement .. ' completion', ARGV[at + 3])
     if ARGV[at + 4] ~= '' then
       learn_prompt(entitlement, ARGV[at + 4], tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6]), tonumber(ARGV[at + 7]))
-      if tonumber(ARGV[at + 3]) > 0 then learn_answer(entitlement, tonumber(ARGV[at + 3]), tonumber(ARGV[at + 8])) end
+      local completion = tonumber(ARGV[at + 3])
+      if completion > 0 then
+        learn_output(entitlement, completion / tonumber(ARGV[at + 9]))
+        if tonumber(ARGV[at + 8]) > 0 then learn_stream(tonumber(ARGV[at + 8]) / completion) end
+      end
     end
   end
   answer[#answer + 1] = text and 1 or 0

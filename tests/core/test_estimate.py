@@ -119,6 +119,12 @@ def test_output_without_a_maximum_is_bounded_by_the_models_length() -> None:
     assert estimate(facts(max_output=None), model(1000), known).output == 1000
 
 
+def test_output_that_nobody_asked_for_makes_no_request_too_long() -> None:
+    known = replace(SURE, output=Average(100, 1e6))
+    assert estimate(facts(max_output=None), model(1000), known).longest_likely == 100
+    assert estimate(facts(max_output=950), model(1000), known).longest_likely == 1050
+
+
 @pytest.mark.parametrize(
     ("max_output", "seen", "expected", "max_tokens"),
     [

@@ -8,7 +8,7 @@ import pytest
 
 from extproc.core.facts import Api
 from extproc.core.refusal import Reason, Refusal
-from extproc.core.request import MAX_NESTED, read
+from extproc.core.request import MAX_COMMAS, MAX_NESTED, read
 from tests.core.bodies import (
     CHAT,
     COMPLETIONS,
@@ -48,6 +48,9 @@ REFUSED: list[tuple[str, Api, bytes, str | None]] = [
     ("deep", CHAT, encoded(chat(user=0)).replace(b": 0", b":" + b"[" * 5000 + b"]" * 5000), None),
     ("deep-tools", CHAT, encoded(chat(tools=0)).replace(b": 0", b":" + b'{"a":' * 5000 + b"1" + b"}" * 5000), None),
     ("many-objects", CHAT, b'{"model":"m","messages":[' + b"{}," * MAX_NESTED + b"{}]}", None),
+    ("many-values", CHAT, b'{"model":"m","messages":[],"x":[' + b"1," * MAX_COMMAS + b"1,1]}", None),
+    ("background", RESPONSES, encoded(response("x", background=True)), "background"),
+    ("stored-answer", RESPONSES, encoded(response("x", previous_response_id="r")), "previous_response_id"),
     ("no-model", CHAT, b'{"messages":[{"role":"user"}]}', "model"),
     ("null-model", CHAT, encoded({**chat(), "model": None}), "model"),
     ("number-model", CHAT, encoded({**chat(), "model": 5}), "model"),

@@ -26,6 +26,7 @@ TICKET = Ticket(
     known_tokens=0,
     prompt_estimate=100,
     reserved_tokens=200,
+    answers=1,
     retriable=False,
     traceparent="",
 )

@@ -109,6 +109,37 @@ async def test_a_request_longer_than_its_lease_keeps_it(own: Callable[[str], Abs
         assert stack.metric("tokenpool_leases_expired_total") == 0
 
 
+async def test_a_frozen_worker_holds_no_settlement_back(own: Callable[[str], AbstractContextManager[Stack]]) -> None:
+    with own(CONFIG) as stack:
+        [frozen, *_] = stack.workers()
+        async with client(stack) as http:
+            assert await answers(http, 40) == {(200, ""): 40}
+            os.kill(frozen, signal.SIGSTOP)
+            await answers(http, 150)
+            await until(lambda: idle(stack.state()), 10)  # long before the leases would expire
+            assert await answers(http, 40) == {(200, ""): 40}
+            await until(lambda: idle(stack.state()), 10)
+            os.kill(frozen, signal.SIGCONT)
+
+
+async def test_a_worker_that_restarts_keeps_to_the_policy_of_the_others(
+    own: Callable[[str], AbstractContextManager[Stack]], tmp_path: Path
+) -> None:
+    with own(CONFIG) as stack:
+        (tmp_path / "tokenpool.yaml").write_text("modles: []")
+        before = stack.workers()
+        for worker in before:
+            os.kill(worker, signal.SIGKILL)
+        await until(lambda: not set(before) & set(stack.workers()) and len(stack.workers()) == 2)
+        async with client(stack) as http:
+
+            async def served() -> bool:
+                async with http.post(CHAT, json=BODY, headers=KEY) as answer:
+                    return answer.status == 200
+
+            await until(served)
+
+
 async def test_a_frozen_redis_is_a_quick_503_and_leaves_nothing_behind(
     own: Callable[[str], AbstractContextManager[Stack]],
 ) -> None:

@@ -210,3 +210,35 @@ async def test_every_key_lives_in_the_slot_of_its_model_and_has_a_lifetime(bench
     assert keys
     assert all(key.startswith("tp1:{m}:") for key in keys)
     assert all([await client.pttl(key) > 0 for key in keys])
+
+
+async def test_a_lease_asked_for_again_with_other_pools_is_the_one_that_is_held(bench: Benches) -> None:
+    b = bench(model(short=WIDE, long=WIDE), entitlement("a", GUARANTEED, Vector(100, 1000, 4)))
+    a = b.policy.entitlements[0]
+    for pools in (("long",), ("short",)):
+        answer = await b.ledger.admit(Demand("same", "m", a, pools, 10, 10))
+        assert isinstance(answer, Admitted)
+        assert answer.pool == "long"
+    await b.settle("same", 10)
+    assert all(pool.in_use == Vector() for pool in (await b.ledger.state("m")).pools.values())
+
+
+async def test_over_use_of_a_class_without_a_base_is_repaid_at_its_rate(bench: Benches) -> None:
+    b = bench(model(only=WIDE), entitlement("s", SPOT, Vector(100, 10_000, 10)))
+    lease, _ = await b.ask("s", 1)
+    await b.settle(lease, 3000)
+    b.pass_ms(60_000)
+    assert isinstance((await b.ask("s", 1000))[1], Admitted)
+
+
+async def test_over_use_of_a_guaranteed_tenant_makes_no_room_for_spot(bench: Benches) -> None:
+    b = bench(
+        model(only=Vector(1000, 1_000_000, 100)),
+        entitlement("g", GUARANTEED, Vector(100, 10_000, 10)),
+        entitlement("s", SPOT, WIDE),
+    )
+    lease, _ = await b.ask("g", 100)
+    await b.settle(lease, 100_000)
+    _, answer = await b.ask("s", 100)
+    assert isinstance(answer, Refused)
+    assert answer.reason is Reason.POOL_CAPACITY

@@ -213,3 +213,11 @@ async def test_short_messages_teach_the_templates_tokens(school: Bench) -> None:
 
 def test_the_window_is_about_fifty_observations() -> None:
     assert weight(10**6) == pytest.approx(1 - BETA)
+
+
+async def test_the_length_of_one_answer_is_learned_however_many_were_asked_for(school: Bench) -> None:
+    for _ in range(40):
+        lease, _ = await school.ask("a", tokens=1)
+        seen = Observation(PROSE, 500, 0, 100, answers=8)
+        await school.ledger.settle(Settlement(lease, "m", 1, 100, 800, seen))
+    assert (await learned(school, "a")).output.mean == pytest.approx(100, rel=0.5)
