@@ -115,9 +115,9 @@ def _read_embedding(data: bytes) -> RequestFacts | Refusal:
 def _read_response(data: bytes) -> RequestFacts | Refusal:
     body = _RESPONSE.decode(data)
     if body.background:
-        return _invalid("Answers in the background are not served: send the request without it.", "background")
+        return _invalid("background is not served: send the request without it.", "background")
     if body.previous_response_id:
-        message = "Stored answers are not served: send the whole conversation as input."
+        message = "previous_response_id is not served: send the whole conversation as input."
         return _invalid(message, "previous_response_id")
     reading = Reading()
     if body.instructions:
