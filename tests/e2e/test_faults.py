@@ -126,7 +126,7 @@ async def test_a_worker_that_restarts_keeps_to_the_policy_of_the_others(
     own: Callable[[str], AbstractContextManager[Stack]], tmp_path: Path
 ) -> None:
     with own(CONFIG) as stack:
-        (tmp_path / "tokenpool.yaml").write_text("modles: []")
+        (tmp_path / "tokenpool.yaml").write_text("no-such-key: 1")
         before = stack.workers()
         for worker in before:
             os.kill(worker, signal.SIGKILL)
