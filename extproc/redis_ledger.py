@@ -52,6 +52,17 @@ def connect(url: str) -> redis.asyncio.Redis:
     )
 
 
+class _Pools:
+    """A model's pools as every admission names them: written once."""
+
+    def __init__(self, terms: Sequence[admission.PoolTerms]) -> None:
+        self.names = [pool.name for pool in terms]
+        self.numbers = {name: number for number, name in enumerate(self.names, start=1)}
+        self.arguments: list[object] = [len(terms)]
+        for pool in terms:
+            self.arguments += _pool_arguments(pool)
+
+
 class RedisLedger:
     """Implements `ledger.Ledger`. `now_ms` is for tests: without it the server's clock is used."""
 
@@ -71,12 +82,11 @@ class RedisLedger:
         self._timeout_s = timeout_ms / 1000
         self._now_ms = now_ms
         self._scripts = {name: client.register_script(lua.source(name)) for name in _OPERATIONS}
-        self._models = {model.name: model for model in policy.models}
-        self._terms = {model.name: admission.terms_of(model, policy) for model in policy.models}
+        self._pools = {model.name: _Pools(admission.terms_of(model, policy)) for model in policy.models}
         self._entitlements = {e.name: e for e in policy.entitlements}
         self._tasks: set[asyncio.Task[object]] = set()
-        self._admissions = {name: self._admissions_of(name) for name in self._models}
-        self._settlements = {name: self._settlements_of(name) for name in self._models}
+        self._admissions = {name: self._admissions_of(name) for name in self._pools}
+        self._settlements = {name: self._settlements_of(name) for name in self._pools}
 
     async def admit(self, demand: Demand) -> Admitted | Refused:
         """Raises LedgerUnavailable; whatever the server may still do with the request is then undone."""
@@ -157,19 +167,15 @@ class RedisLedger:
         return Batching(call)
 
     async def _admit_all(self, model: str, demands: Sequence[Demand]) -> list[Admitted | Refused]:
-        terms = self._terms[model]
-        numbers = {pool.name: number for number, pool in enumerate(terms, start=1)}
-        arguments: list[object] = [self._now(), self._lease_ms, KEY_LIFETIME_MS, len(terms)]
-        for pool in terms:
-            arguments += _pool_arguments(pool)
+        pools = self._pools[model]
+        arguments: list[object] = [self._now(), self._lease_ms, KEY_LIFETIME_MS, *pools.arguments]
         for demand in demands:
             arguments += _demand_arguments(demand)
-            arguments += [len(demand.pools), *(numbers[name] for name in demand.pools)]
+            arguments += [len(demand.pools), *(pools.numbers[name] for name in demand.pools)]
         keys = _keys(model, "entitlements", "pools", "leases", "deadlines")
         flat = await self._run("admit", keys, arguments, len(demands))
-        names = [pool.name for pool in terms]
         return [
-            _decision(names, demand.entitlement, flat[i * _ADMIT_FIELDS : (i + 1) * _ADMIT_FIELDS])
+            _decision(pools.names, demand.entitlement, flat[i * _ADMIT_FIELDS : (i + 1) * _ADMIT_FIELDS])
             for i, demand in enumerate(demands)
         ]
 
@@ -261,7 +267,7 @@ def _demand_arguments(demand: Demand) -> list[object]:
     ]  # fmt: skip
 
 
-def _decision(names: list[str], entitlement: Entitlement, flat: Sequence[int]) -> Admitted | Refused:
+def _decision(names: Sequence[str], entitlement: Entitlement, flat: Sequence[int]) -> Admitted | Refused:
     outcome, number, retry_ms, slots_left, slots_reset_ms, tokens_left, tokens_reset_ms = flat
     limits = Limits(
         slots_limit=entitlement.caps.concurrency,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 
 import grpc
 import grpc.aio
@@ -29,7 +28,6 @@ MESSAGE_MARGIN = MIB  # attributes and framing beside the body
 log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[ext_proc_pb2.ProcessingRequest, ext_proc_pb2.ProcessingResponse]
-Read = Callable[[], Awaitable[object]]
 
 
 class Edge:

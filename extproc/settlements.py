@@ -11,7 +11,7 @@ from dataclasses import replace
 from extproc.beliefs import LearnedBeliefs
 from extproc.core.charge import Charge, Ended, Ending, Entry, Running, Source, Unjudged, charge, misrouted
 from extproc.core.observed import Observer, Settled
-from extproc.core.policy import Cost, Policy
+from extproc.core.policy import Policy
 from extproc.core.ticket import Ticket
 from extproc.ledger import ExpiredLease, Ledger, LedgerUnavailable, Observation, Settlement
 
@@ -83,7 +83,7 @@ class Settlements:
 
     async def _settle(self, ticket: Ticket, ending: Ending) -> None:
         beliefs = await self._beliefs.of(ticket.model, ticket.entitlement, ticket.category)
-        due = charge(ticket, ending, self._cost(ticket), beliefs.stream_bytes_per_token)
+        due = charge(ticket, ending, self._costs[ticket.model], beliefs.stream_bytes_per_token)
         settlement = Settlement(
             ticket.lease,
             ticket.model,
@@ -107,9 +107,6 @@ class Settlements:
             if await self._settled(Settlement(lease, model, 0, 0, 0)):
                 self._observer.settled(_blank_fact(model, Source.UNUSED))
                 return
-
-    def _cost(self, ticket: Ticket) -> Cost:
-        return self._costs[ticket.model]
 
     async def _settled(self, settlement: Settlement) -> bool:
         """Tries for as long as a usual outage lasts; then the lease is nobody's to settle but the sweep's."""
@@ -156,7 +153,6 @@ def _fact(ticket: Ticket, ending: Ending, due: Charge) -> Settled:
         at_ns=time.time_ns(),
         misrouted=misrouted(ticket, ending),
         traceparent=ticket.traceparent,
-        api=ticket.api,
     )
 
 

@@ -27,7 +27,7 @@ from extproc.app.faults import SidecarError
 from extproc.app.options import SidecarOptions
 from extproc.app.worker import redis_url
 from extproc.core.observed import Decided, Settled
-from extproc.core.settings import Settings
+from extproc.core.settings import Settings, without_password
 from extproc.redis_ledger import RedisLedger, connect
 from extproc.telemetry import MetricsDirectory
 
@@ -201,10 +201,3 @@ class _Unwatched:
     def ledger_call(self, operation: str, requests: int, seconds: float) -> None: ...
 
     def ledger_failed(self, operation: str) -> None: ...
-
-
-def without_password(url: str) -> str:
-    """For messages: `redis://user:***@host`."""
-    scheme, _, rest = url.partition("://")
-    credentials, at, place = rest.rpartition("@")
-    return f"{scheme}://{credentials.partition(':')[0]}:***@{place}" if at else url

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from extproc.core.facts import Api, RequestFacts
+from extproc.core.facts import RequestFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,6 @@ class Settled:
     ttft_seconds: float | None
     duration_seconds: float
     at_ns: int  # wall clock, Unix epoch
-    api: Api | None = None  # None where an expired lease no longer knows
     misrouted: bool = False  # the short pool answered 400 and the long one took it
     traceparent: str = ""
 

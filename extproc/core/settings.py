@@ -42,3 +42,12 @@ class Settings:
     @property
     def renewal_seconds(self) -> float:
         return self.lease_seconds / RENEWALS
+
+
+def without_password(url: str) -> str:
+    """A Redis URL as messages may show it. A query may hold a password, too: `?password=`."""
+    address, has_query, _ = url.partition("?")
+    scheme, separator, rest = address.partition("://")
+    credentials, at, hosts = rest.rpartition("@")
+    user, has_password, _ = credentials.partition(":")
+    return f"{scheme}{separator}{user}{':***' if has_password else ''}{at}{hosts}{'?***' if has_query else ''}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from urllib.parse import urlsplit
 
+from extproc.core.settings import without_password
 from extproc.local.faults import StackError
 
 CONNECT_SECONDS = 2.0
@@ -54,12 +55,3 @@ def refusal(where: tuple[str, int]) -> str:
     except OSError as error:
         return f"{host}{f':{port}' if port else ''}: {error.strerror or error}"
     return ""
-
-
-def without_password(url: str) -> str:
-    """A query may hold one, too: `?password=`."""
-    address, has_query, _ = url.partition("?")
-    scheme, separator, rest = address.partition("://")
-    credentials, at, hosts = rest.rpartition("@")
-    user, has_password, _ = credentials.partition(":")
-    return f"{scheme}{separator}{user}{':***' if has_password else ''}{at}{hosts}{'?***' if has_query else ''}"

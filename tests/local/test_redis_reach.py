@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from extproc.core.settings import without_password
 from extproc.local.faults import StackError
-from extproc.local.redis_reach import check, places, without_password
+from extproc.local.redis_reach import check, places
 
 
 @pytest.mark.parametrize(
