@@ -10,6 +10,7 @@ from extproc.core.estimate import Beliefs
 from extproc.core.facts import Category
 from extproc.core.policy import Entitlement, Vector
 from extproc.core.refusal import Reason
+from extproc.core.seen import Seen, Shares
 from extproc.core.wording import Limits
 
 
@@ -27,12 +28,14 @@ class Demand:
     pools: tuple[str, ...]
     tokens: int  # debited from the buckets, weighted by the model's cost
     kv_tokens: int  # held until settlement
+    fingerprint: str = ""  # of the content: who asks for the same again has not asked for more; "": the lease
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
     pool: str
     limits: Limits
+    borrowed: bool = False  # its room may be taken back: await Ledger.taken_back and end the request then
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +85,18 @@ class EntitlementState:
     balance_tokens: int  # what both buckets hold now; negative after over-use
     settled_prompt_tokens: int = 0
     settled_completion_tokens: int = 0
+    share: Vector | None = None  # None: no tick has set it yet
+    cap: Vector | None = None
+    debt: float = 0.0
+    weight: float = 1.0
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class PoolState:
     in_use: Vector
+    servers: int | None = None  # that answer; None: no tick has counted them yet
+    desired: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +105,17 @@ class ModelState:
     entitlements: dict[str, EntitlementState] = field(default_factory=dict)
     leases: int = 0
     bytes_per_token: dict[str, float] = field(default_factory=dict)  # by category, once observed
+    taken_back: int = 0  # requests ever ended to make room for a promise
 
 
 class Ledger(Protocol):
     """Every method raises LedgerUnavailable where the shared state cannot be reached within its time."""
 
-    async def admit(self, demand: Demand) -> Admitted | Refused: ...
+    async def admit(self, demand: Demand) -> Admitted | Refused:
+        """Waits for room for up to the entitlement's max_wait_ms. Cancelled, it leaves nothing behind."""
+
+    async def taken_back(self, lease: str) -> None:
+        """Returns when the room of a borrowed lease was taken back. Cancel it when the request is over."""
 
     async def settle(self, settlement: Settlement) -> bool:
         """True where this call settled the lease; False where it was settled or expired before."""
@@ -117,3 +132,21 @@ class Ledger(Protocol):
     async def state(self, model: str) -> ModelState: ...
 
     async def alive(self) -> bool: ...
+
+
+class Stewardship(Protocol):
+    """What the controller needs of the shared state. Every method raises LedgerUnavailable as those of Ledger do."""
+
+    async def lead(self, model: str, holder: str, term_ms: int) -> int:
+        """Takes or keeps the lead of a model for so long; the number of the term, or 0 while another leads.
+
+        Terms only rise: what is set under an old one has no effect, however late it arrives.
+        """
+
+    async def seen(self, model: str, live: tuple[int, ...]) -> Seen: ...
+
+    async def set_shares(self, model: str, term: int, shares: Shares) -> bool:
+        """True where they took effect: the term is still the newest, and has not run out."""
+
+    async def desired(self, model: str) -> dict[str, int]:
+        """Servers that each pool should have, as the last tick set them; empty before the first."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from extproc.config.keys import Key
-from extproc.config.schema import EntitlementPart, FilePart, IdentityPart, ModelPart, PoolPart
+from extproc.config.schema import EntitlementPart, FilePart, IdentityPart, ModelPart, PoolPart, SharingPart
 from extproc.core.policy import (
     UNITS,
     Cost,
@@ -16,13 +16,11 @@ from extproc.core.policy import (
     Policy,
     Pool,
     Routing,
-    ServiceClass,
+    Scaling,
+    Sharing,
     Vector,
 )
 from extproc.core.settings import Identity, Settings, Tracing
-
-_WITHOUT_BASE = (ServiceClass.SPOT, ServiceClass.PREEMPTIBLE)
-
 
 def settings(file: FilePart, keys: Mapping[int, tuple[Key, ...]]) -> Settings:
     entitlements = tuple(entitlement(part, keys[index]) for index, part in enumerate(file.entitlements))
@@ -37,6 +35,7 @@ def settings(file: FilePart, keys: Mapping[int, tuple[Key, ...]]) -> Settings:
         request_timeout_seconds=file.request_timeout_seconds,
         lease_seconds=file.lease_seconds,
         redis_timeout_ms=file.redis_timeout_ms,
+        tick_ms=file.tick_ms,
     )
 
 
@@ -61,6 +60,23 @@ def model(part: ModelPart) -> Model:
         reserve=part.reserve,
         cost=Cost(part.cost.prompt, part.cost.cached_prompt, part.cost.completion),
         media=MediaTokens(image=part.media.image_tokens, audio=part.media.audio_tokens),
+        sharing=_sharing(part.sharing),
+        scaling=Scaling(part.scaling.target_utilisation, part.scaling.scale_down_seconds),
+    )
+
+
+def _sharing(part: SharingPart) -> Sharing:
+    return Sharing(
+        lend_to_spot=part.lend_to_spot,
+        headroom_requests=part.headroom_requests,
+        elastic_weight=part.weights.elastic,
+        spot_weight=part.weights.spot,
+        preemptible_weight=part.weights.preemptible,
+        slo_reference_ms=part.slo_reference_ms,
+        slo_exponent=part.slo_exponent,
+        overuse_discount=part.overuse_discount,
+        debt_seconds=part.debt_seconds,
+        debt_gain=part.debt_gain,
     )
 
 
@@ -76,12 +92,13 @@ def entitlement(part: EntitlementPart, keys: tuple[Key, ...]) -> Entitlement:
         name=part.name,
         model=part.model,
         service_class=part.service_class,
-        base=Vector() if part.service_class in _WITHOUT_BASE else promised,
+        base=Vector() if part.service_class.surplus else promised,
         caps=Vector(*(getattr(part.burst, unit) or getattr(part, unit) for unit in UNITS)),
         window_seconds=part.burst.seconds,
         key_hashes=tuple(key.hash for key in keys),
         slo_ttft_ms=None if part.slo is None else part.slo.ttft_ms,
         max_wait_ms=part.max_wait_ms,
+        max_waiting=part.max_waiting,
         prioritise=part.prioritise,
         market=None if market is None else MarketTerms(market.price_elasticity, market.budget, market.period_seconds),
     )

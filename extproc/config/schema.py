@@ -18,7 +18,9 @@ from extproc.core.policy import (
     Prioritise,
     Reserve,
     Routing,
+    Scaling,
     ServiceClass,
+    Sharing,
     StreamUsage,
 )
 from extproc.core.settings import MIB, Settings
@@ -112,6 +114,7 @@ ModelName = Annotated[str, AfterValidator(_model_name)]
 Text = Annotated[str, AfterValidator(_not_empty)]
 Units = Annotated[int, Field(ge=1, le=_MAX_UNITS)]
 Weight = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 
 
 class Part(BaseModel):
@@ -170,6 +173,54 @@ class MediaPart(Part):
     )
 
 
+class ClassWeightsPart(Part):
+    elastic: Positive = Field(default=Sharing().elastic_weight, description="Also for bursts above a promised base.")
+    spot: Positive = Field(default=Sharing().spot_weight, description="Beside preemptible.")
+    preemptible: Positive = Field(default=Sharing().preemptible_weight, description="Beside spot.")
+
+
+class SharingPart(Part):
+    lend_to_spot: bool = Field(
+        default=Sharing().lend_to_spot,
+        description="Whether spot requests may run on idle guaranteed bases, and be ended when those are claimed; "
+        "else only preemptible ones may.",
+    )
+    headroom_requests: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=Sharing().headroom_requests,
+        description="How many requests' room of the idle guaranteed bases stays unlent in each pool, so that the next "
+        "one need not end another.",
+    )
+    weights: ClassWeightsPart = Field(default=ClassWeightsPart(), description="Weight of each class in its round.")
+    slo_reference_ms: Annotated[int, Field(ge=1, le=3_600_000)] = Field(
+        default=Sharing().slo_reference_ms, description="The time to first token whose SLO factor is 1."
+    )
+    slo_exponent: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = Field(
+        default=Sharing().slo_exponent,
+        description="How strongly a tighter SLO weighs: (reference / SLO) to this power, between 0.5 and 2.",
+    )
+    overuse_discount: Weight = Field(
+        default=Sharing().overuse_discount,
+        description="How much use above the base takes off the weight: 1 / (1 + this * (use / base - 1)).",
+    )
+    debt_seconds: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = Field(
+        default=Sharing().debt_seconds, description="Time constant with which debt rises and decays."
+    )
+    debt_gain: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = Field(
+        default=Sharing().debt_gain, description="How strongly debt weighs: e to the power of this times the debt."
+    )
+
+
+class ScalingPart(Part):
+    target_utilisation: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = Field(
+        default=Scaling().target_utilisation,
+        description="How full the servers may be with what is in demand beside the promises.",
+    )
+    scale_down_seconds: Annotated[int, Field(ge=0, le=86_400)] = Field(
+        default=Scaling().scale_down_seconds,
+        description="For how long fewer servers must have been enough before fewer are asked for.",
+    )
+
+
 class ModelPart(Part):
     name: ModelName = Field(description='What clients name in `"model"`, and the name under which vLLM serves it.')
     aliases: list[ModelName] = Field(default=[], description="Further names by which clients may ask for it.")
@@ -187,6 +238,8 @@ class ModelPart(Part):
     )
     cost: CostPart = Field(default=CostPart(), description="Weights of a settled token, by kind.")
     media: MediaPart = Field(default=MediaPart(), description="What images and audio count for.")
+    sharing: SharingPart = Field(default=SharingPart(), description="How unclaimed capacity is lent and shared.")
+    scaling: ScalingPart = Field(default=ScalingPart(), description="How many servers are asked for.")
 
 
 class BurstPart(Part):
@@ -235,6 +288,9 @@ class EntitlementPart(Part):
     slo: SloPart | None = Field(default=None, description="What the tenant should experience.")
     max_wait_ms: Annotated[int, Field(ge=0, le=600_000)] = Field(
         default=0, description="How long a request may wait for room before it is refused, in milliseconds."
+    )
+    max_waiting: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=100, description="How many requests may wait at a time; of a whole model never more than 1000."
     )
     prioritise: Annotated[Prioritise, Field(strict=False)] = Field(
         default=Prioritise.NONE, description="Which of the tenant's own waiting requests goes first."
@@ -302,6 +358,10 @@ class FilePart(Part):
     redis_timeout_ms: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=_SETTINGS.redis_timeout_ms,
         description="How long a verdict may wait for Redis before it is a 503.",
+    )
+    tick_ms: Annotated[int, Field(ge=50, le=60_000)] = Field(
+        default=_SETTINGS.tick_ms,
+        description="How often the controller sets shares, debts and desired servers.",
     )
     models: list[ModelPart] = Field(min_length=1, description="The models that are served.")
     entitlements: list[EntitlementPart] = Field(default=[], description="Who may use how much of them.")

@@ -17,17 +17,21 @@ class ServiceClass(StrEnum):
 
     @property
     def tier(self) -> int:
-        """Whose unclaimed base a class must leave alone: that of every lower tier number."""
+        """Who goes first: the lower number. Each class is a tier of its own."""
         return _TIERS[self]
 
+    @property
+    def promised(self) -> bool:
+        """Whether its base is never refused while the servers live."""
+        return self in (ServiceClass.DEDICATED, ServiceClass.GUARANTEED)
 
-_TIERS = {
-    ServiceClass.DEDICATED: 0,
-    ServiceClass.GUARANTEED: 0,
-    ServiceClass.ELASTIC: 1,
-    ServiceClass.SPOT: 2,
-    ServiceClass.PREEMPTIBLE: 3,
-}
+    @property
+    def surplus(self) -> bool:
+        """Whether it has no base and lives on what others leave."""
+        return self in (ServiceClass.SPOT, ServiceClass.PREEMPTIBLE)
+
+
+_TIERS = {service_class: tier for tier, service_class in enumerate(ServiceClass)}
 
 
 class StreamUsage(StrEnum):
@@ -122,6 +126,30 @@ class MediaTokens:
 
 
 @dataclass(frozen=True, slots=True)
+class Sharing:
+    """How what is not claimed of the promises is lent and shared. The constants are our own choice."""
+
+    lend_to_spot: bool = True  # idle guaranteed bases; False: only preemptible requests borrow them
+    headroom_requests: int = 1  # of a guaranteed entitlement's idle base, how many large requests stay unlent
+    elastic_weight: float = 4.0
+    spot_weight: float = 1.0
+    preemptible_weight: float = 0.5
+    slo_reference_ms: int = 1000  # an SLO of so much weighs 1
+    slo_exponent: float = 0.25
+    overuse_discount: float = 1.0  # 1: twice the base in use halves the weight
+    debt_seconds: float = 30.0  # time constant of the decay
+    debt_gain: float = 2.0794415416798357  # ln 8: full debt outweighs the largest ratio of two SLO factors, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """How many servers a pool should have."""
+
+    target_utilisation: float = 0.8  # of what is in demand beside the promises
+    scale_down_seconds: int = 300  # how long fewer servers must have been enough
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     name: str
     pools: tuple[Pool, ...]  # ordered by max_model_len, shortest first; at least one
@@ -131,6 +159,8 @@ class Model:
     reserve: Reserve = Reserve.EXPECTED
     cost: Cost = field(default_factory=Cost)
     media: MediaTokens = field(default_factory=MediaTokens)
+    sharing: Sharing = field(default_factory=Sharing)
+    scaling: Scaling = field(default_factory=Scaling)
 
     @property
     def capacity(self) -> Vector:
@@ -174,6 +204,7 @@ class Entitlement:
     key_hashes: tuple[str, ...] = ()  # "sha256:<64 hex>"
     slo_ttft_ms: int | None = None
     max_wait_ms: int = 0
+    max_waiting: int = 100  # requests that may wait at a time
     prioritise: Prioritise = Prioritise.NONE
     market: MarketTerms | None = None
 

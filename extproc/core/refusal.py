@@ -22,6 +22,7 @@ class Reason(StrEnum):
     KV_TOKENS = "kv_tokens"
     CONCURRENCY = "concurrency"
     POOL_CAPACITY = "pool_capacity"
+    PREEMPTED = "preempted"  # its room was promised to another, who claimed it
     NO_SERVERS = "no_servers"
     LEDGER_UNAVAILABLE = "ledger_unavailable"
     SHUTTING_DOWN = "shutting_down"

@@ -38,6 +38,12 @@ class Settings:
     request_timeout_seconds: int = 600  # Envoy ends a request then
     lease_seconds: int = 30  # how long a lease outlives the last that Envoy said of its request
     redis_timeout_ms: int = 50  # what a verdict may wait for Redis before it is a 503
+    tick_ms: int = 1000  # how often the controller sets the shares
+
+    @property
+    def longest_wait_ms(self) -> int:
+        """The longest that any request may wait for room."""
+        return max((entitlement.max_wait_ms for entitlement in self.policy.entitlements), default=0)
 
     @property
     def renewal_seconds(self) -> float:

@@ -1,0 +1,5 @@
+"""The shared state in Redis or Valkey 7+: what admits and settles, and what the controller reads and writes."""
+
+from extproc.redis_ledger.ledger import RedisLedger, connect
+
+__all__ = ["RedisLedger", "connect"]
