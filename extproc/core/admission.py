@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from extproc.core.policy import DEFAULT_WINDOW_SECONDS, Entitlement, Model, Policy, Pool, Vector
+from extproc.core.policy import DEFAULT_WINDOW_SECONDS, Entitlement, Model, Policy, Pool, ServiceClass, Vector
 from extproc.core.refusal import Reason
 
 MILLI = 1000  # levels are millitokens, so that tokens/s times milliseconds stays an integer
@@ -32,7 +32,7 @@ class Buckets:
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What the entitlements of one tier may still claim of a pool when they use nothing; `depth` in tokens."""
+    """The bases of one class: what they may still claim of a pool when they use nothing; `depth` in tokens."""
 
     kv_tokens: int = 0
     concurrency: int = 0
@@ -42,17 +42,26 @@ class Promise:
 
 @dataclass(frozen=True, slots=True)
 class PoolTerms:
-    """One pool's capacity and the promises that stand against it; `depth` is its bucket's, in tokens."""
+    """One pool's capacity and the promises that stand against it."""
 
     name: str
-    capacity: Vector
-    depth: int
-    promises: tuple[Promise, Promise]  # to tier 0 (dedicated, guaranteed) and tier 1 (elastic)
+    servers: int  # as configured; those that answer may be fewer
+    server: Vector
+    depth: int  # of the pool's token bucket, in tokens
+    dedicated: Promise
+    guaranteed: Promise
+    elastic: Promise
+    headroom: Vector  # of the idle guaranteed bases, what is not lent; no rate
+    lend_to_spot: bool
+
+    @property
+    def capacity(self) -> Vector:
+        return self.server.times(self.servers)
 
     @property
     def free_depth(self) -> int:
         """The largest request, in tokens, that a class without a promise can ever be given."""
-        return self.depth - self.promises[0].depth - self.promises[1].depth
+        return self.depth - self.guaranteed.depth - self.elastic.depth
 
 
 def buckets(entitlement: Entitlement) -> Buckets:
@@ -61,25 +70,35 @@ def buckets(entitlement: Entitlement) -> Buckets:
     return Buckets(base, base * window, excess, excess * window)
 
 
-def terms(pool: Pool, entitlements: Iterable[Entitlement]) -> PoolTerms:
-    """The terms of one pool. Every promise stands against every pool of the model: a tenant may need any of them.
-
-    The depth lets every promise be claimed at once and leaves room for the largest request or ten seconds of rate.
-    """
-    tiers: tuple[list[Entitlement], list[Entitlement]] = ([], [])
-    for entitlement in entitlements:
-        if entitlement.service_class.tier < len(tiers):
-            tiers[entitlement.service_class.tier].append(entitlement)
-    promises = (_promise(tiers[0]), _promise(tiers[1]))
-    rate = pool.capacity.tokens_per_second
-    free = max(rate * DEFAULT_WINDOW_SECONDS, pool.max_model_len)
-    return PoolTerms(pool.name, pool.capacity, promises[0].depth + promises[1].depth + free, promises)
-
-
 def terms_of(model: Model, policy: Policy) -> tuple[PoolTerms, ...]:
     """The terms of a model's pools, in its order."""
     entitlements = [entitlement for entitlement in policy.entitlements if entitlement.model == model.name]
-    return tuple(terms(pool, entitlements) for pool in model.pools)
+    return tuple(_terms(model, pool, entitlements) for pool in model.pools)
+
+
+def _terms(model: Model, pool: Pool, entitlements: Iterable[Entitlement]) -> PoolTerms:
+    """Every promise stands against every pool of the model: a tenant may need any of them.
+
+    The depth lets every promise be claimed at once and leaves room for the largest request or ten seconds of rate.
+    """
+    promises = {
+        one: _promise([e for e in entitlements if e.service_class is one])
+        for one in (ServiceClass.DEDICATED, ServiceClass.GUARANTEED, ServiceClass.ELASTIC)
+    }
+    guaranteed, elastic = promises[ServiceClass.GUARANTEED], promises[ServiceClass.ELASTIC]
+    free = max(pool.capacity.tokens_per_second * DEFAULT_WINDOW_SECONDS, pool.max_model_len)
+    requests, server = model.sharing.headroom_requests, pool.server_capacity
+    return PoolTerms(
+        name=pool.name,
+        servers=len(pool.endpoints),
+        server=server,
+        depth=guaranteed.depth + elastic.depth + free,
+        dedicated=promises[ServiceClass.DEDICATED],
+        guaranteed=guaranteed,
+        elastic=elastic,
+        headroom=Vector(0, requests * server.kv_tokens // server.concurrency, requests),
+        lend_to_spot=model.sharing.lend_to_spot,
+    )
 
 
 def _promise(entitlements: list[Entitlement]) -> Promise:
@@ -107,12 +126,25 @@ def pools_that_can_hold(
 
 
 def _could_hold(entitlement: Entitlement, pool: PoolTerms, tokens: int, kv_tokens: int) -> bool:
-    tier, base, capacity = entitlement.service_class.tier, entitlement.base, pool.capacity
-    if tier == 0 and kv_tokens <= base.kv_tokens and base.concurrency > 0:
+    base, capacity = entitlement.base, pool.capacity
+    if entitlement.service_class.promised and kv_tokens <= base.kv_tokens and base.concurrency > 0:
         return capacity.kv_tokens >= kv_tokens and capacity.concurrency > 0
-    kept = pool.promises[: max(tier, 1)]
+    kept_kv = pool.dedicated.kv_tokens + _kept_of_guaranteed(entitlement, pool).kv_tokens
+    kept_slots = pool.dedicated.concurrency + _kept_of_guaranteed(entitlement, pool).concurrency
     return (
-        capacity.kv_tokens - sum(promise.kv_tokens for promise in kept) >= kv_tokens
-        and capacity.concurrency - sum(promise.concurrency for promise in kept) > 0
-        and tokens <= pool.free_depth + (buckets(entitlement).base_depth if tier == 0 else 0)
+        capacity.kv_tokens - kept_kv >= kv_tokens
+        and capacity.concurrency - kept_slots > 0
+        and tokens <= pool.free_depth + buckets(entitlement).base_depth
     )
+
+
+def _kept_of_guaranteed(entitlement: Entitlement, pool: PoolTerms) -> Vector:
+    """What of idle guaranteed bases is out of an entitlement's reach: all but for those they are lent to."""
+    whole = Vector(0, pool.guaranteed.kv_tokens, pool.guaranteed.concurrency)
+    lent = entitlement.service_class is ServiceClass.PREEMPTIBLE or (
+        entitlement.service_class is ServiceClass.SPOT and pool.lend_to_spot
+    )
+    if not lent:
+        return whole
+    head = pool.headroom
+    return Vector(0, min(whole.kv_tokens, head.kv_tokens), min(whole.concurrency, head.concurrency))

@@ -1,11 +1,11 @@
--- Turn leases into what was really used: once, however often it is called.
--- KEYS  1 entitlements  2 pools  3 leases  4 deadlines  5 settled  6 estimates
+-- Turn leases into what was really used: once, however often it is called. A request that still waits gives up.
+-- KEYS  1 entitlements  2 pools  3 leases  4 deadlines  5 settled  6 estimates  7 uses  8 borrowed  9 queue  10 waiters
 -- ARGV  1 now in ms, '' for the server's clock  2 key lifetime in ms  3 lifetime of what is learned, in ms
 --       4 decay of the averages (beta)  5 prior bytes per token  6 prior tokens a message  7 output quantile (p)
 --       per settlement 10: lease, tokens charged, prompt tokens, completion tokens (both for the totals),
 --                    category ('' teaches nothing), text bytes, messages, prompt tokens of that text,
 --                    bytes of a streamed answer (0: not streamed), answers given (choices of all prompts)
--- Returns a flat list, one a settlement: 1 settled now, 0 settled or expired before
+-- Returns a flat list, one a settlement: 1 settled now, 0 settled or expired before; then how many wait for room
 --
 -- What is learned, in the estimates hash (numbers with spaces between, 17 digits):
 --   "CATEGORY" and "CATEGORY ENTITLEMENT" -> n, mean bytes per token, mean absolute deviation
@@ -67,7 +67,7 @@ local function learn_stream(bytes_a_token)
   learn('stream', n, stream[2] + weight(n) * (bytes_a_token - stream[2]))
 end
 
-local records = { [KEYS[1]] = {}, [KEYS[2]] = {} }
+local records = { [KEYS[1]] = {}, [KEYS[2]] = {}, [KEYS[7]] = {} }
 local function record(key, name)  -- false where the server lost it: the lease is then all that is left to remove
   if records[key][name] == nil then
     local text = redis.call('HGET', key, name)
@@ -76,44 +76,46 @@ local function record(key, name)  -- false where the server lost it: the lease i
   return records[key][name]
 end
 
-local function smoothed(hold_ms, since)
-  local lasted = math.max(1, now - since)
-  return hold_ms == 0 and lasted or math.floor(hold_ms + (lasted - hold_ms) / 8 + 0.5)
+-- The difference between what was held and what is charged goes to the bucket that gave most of it. What comes from a
+-- dedicated base is no part of the pool's bucket.
+local function refund(l, e, p, charged)
+  local v = l.values
+  local from_level, from_excess, back = v[L.from_level], v[L.from_excess], (v[L.tokens] - charged) * 1000
+  local to_level = math.min(back, from_level)
+  if back < 0 and from_level < from_excess then to_level = 0 end
+  if e then
+    e[E.held], e[E.level], e[E.excess] = e[E.held] - v[L.tokens], e[E.level] + to_level, e[E.excess] + back - to_level
+    e[E.asked], e[E.served] = e[E.asked] + charged - v[L.tokens], e[E.served] + charged - v[L.tokens]
+  end
+  if p then
+    p[P.held], p[P.level] = p[P.held] - v[L.tokens], p[P.level] + (v[L.tier] == 0 and back - to_level or back)
+    if v[L.tier] == 1 then p[P.level1] = p[P.level1] + to_level end
+    if v[L.tier] == 2 then p[P.level2] = p[P.level2] + to_level end
+  end
 end
 
-local function release_entitlement(e, l, to_level, refund)
-  e[E.held], e[E.kv], e[E.slots] = e[E.held] - l.tokens, e[E.kv] - l.kv, e[E.slots] - 1
-  if l.in_base == 1 then e[E.base_kv], e[E.base_slots] = e[E.base_kv] - l.kv, e[E.base_slots] - 1 end
-  e[E.level], e[E.excess] = e[E.level] + to_level, e[E.excess] + refund - to_level
-  e[E.hold_ms] = smoothed(e[E.hold_ms], l.since)
+local function release(id, l, charged)
+  local e, p = record(KEYS[1], l.entitlement), record(KEYS[2], l.pool)
+  give_back_room(l, e, p, record(KEYS[7], l.entitlement .. ' ' .. l.pool), now)
+  refund(l, e, p, charged)
+  if l.values[L.borrowed] == 1 then redis.call('ZREM', KEYS[8], l.pool .. ' ' .. id) end
 end
 
-local function release_pool(q, l, to_level, refund)
-  q[P.held], q[P.kv], q[P.slots], q[P.level] = q[P.held] - l.tokens, q[P.kv] - l.kv, q[P.slots] - 1, q[P.level] + refund
-  if l.tier == 0 then q[P.level0] = q[P.level0] + to_level end
-  if l.tier == 1 then q[P.level1] = q[P.level1] + to_level end
-  if l.in_base == 1 and l.tier == 0 then q[P.kv0], q[P.slots0] = q[P.kv0] - l.kv, q[P.slots0] - 1 end
-  if l.in_base == 1 and l.tier == 1 then q[P.kv1], q[P.slots1] = q[P.kv1] - l.kv, q[P.slots1] - 1 end
-  q[P.hold_ms] = smoothed(q[P.hold_ms], l.since)
-end
-
--- Give back what was held; the difference to what is charged goes to the bucket that gave most of it.
-local function release(entitlement, pool, values, charged)
-  local l = { tier = values[1], in_base = values[2], tokens = values[3], kv = values[4], since = values[7] }
-  local from_level, from_excess, refund = values[5], values[6], (l.tokens - charged) * 1000
-  local to_level = math.min(refund, from_level)
-  if refund < 0 and from_level < from_excess then to_level = 0 end
-  local e, q = record(KEYS[1], entitlement), record(KEYS[2], pool)
-  if e then release_entitlement(e, l, to_level, refund) end
-  if q then release_pool(q, l, to_level, refund) end
+local function leave_queue(id)  -- a request that gave up waiting
+  local text = redis.call('HGET', KEYS[10], id)
+  if not text then return end
+  local name, arrival, order = string.match(text, '^(%S+) %S+ %S+ %S+ %S+ (%S+) %S+ %S+ %S+ %S+ (%S+)')
+  redis.call('ZREM', KEYS[9], order .. ' ' .. string.format('%015.0f', tonumber(arrival)) .. ' ' .. id .. ' ' .. name)
+  redis.call('HDEL', KEYS[10], id)
 end
 
 local answer = {}
 for at = 8, #ARGV, 10 do
   local id, text = ARGV[at], redis.call('HGET', KEYS[3], ARGV[at])
   if text then
-    local entitlement, pool, rest = string.match(text, '^(%S+) (%S+) (.+)$')
-    release(entitlement, pool, unpacked(rest), tonumber(ARGV[at + 1]))
+    local l = lease_of(text)
+    local entitlement = l.entitlement
+    release(id, l, tonumber(ARGV[at + 1]))
     redis.call('HDEL', KEYS[3], id)
     redis.call('ZREM', KEYS[4], id)
     redis.call('HINCRBY', KEYS[5], entitlement .. ' prompt', ARGV[at + 2])
@@ -127,14 +129,18 @@ for at = 8, #ARGV, 10 do
       end
     end
   end
+  if not text then leave_queue(id) end
   answer[#answer + 1] = text and 1 or 0
 end
 
 for key, changed in pairs(records) do
   for name, values in pairs(changed) do
-    if values then redis.call('HSET', key, name, packed(values)) end
+    if values and key == KEYS[7] and values[1] == 0 and values[2] == 0 then redis.call('HDEL', key, name)
+    elseif values then redis.call('HSET', key, name, packed(values)) end
   end
 end
 for i = 1, 4 do redis.call('PEXPIRE', KEYS[i], ARGV[2]) end
 for i = 5, 6 do redis.call('PEXPIRE', KEYS[i], ARGV[3]) end
+for i = 7, 10 do redis.call('PEXPIRE', KEYS[i], ARGV[2]) end
+answer[#answer + 1] = redis.call('ZCARD', KEYS[9])
 return answer

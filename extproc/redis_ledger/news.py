@@ -1,0 +1,99 @@
+"""What other processes tell this one through the server: a waiting request was granted, a borrowed lease taken back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Iterator
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+RECONNECT_SECONDS = 0.2
+
+log = logging.getLogger(__name__)
+
+
+class News:
+    """One subscription, begun when it is first needed.
+
+    `catch_up` is called after each later one, since what was published meanwhile is lost.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis, catch_up: Callable[[], Awaitable[None]]) -> None:
+        self.channel = f"tp1:news:{secrets.token_hex(8)}"
+        self.waiting: dict[str, asyncio.Future[str]] = {}  # by lease; the answer's values as text
+        self.borrowed: dict[str, asyncio.Future[None]] = {}  # by lease
+        self._client = client
+        self._catch_up = catch_up
+        self._listening = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def ready(self, seconds: float) -> bool:
+        """Whether what is published from now on will be heard."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._listen_forever())
+        if not self._listening.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._listening.wait(), seconds)
+        return self._listening.is_set()
+
+    @contextlib.contextmanager
+    def awaiting(self, lease: str) -> Iterator[asyncio.Future[str]]:
+        """Enter before the request is sent: the grant may be published before its answer is read."""
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.waiting[lease] = future
+        try:
+            yield future
+        finally:
+            self.waiting.pop(lease, None)
+
+    def watch(self, lease: str) -> None:
+        """Notices of a lease count from now on, until `forget`."""
+        self.borrowed.setdefault(lease, asyncio.get_running_loop().create_future())
+
+    def forget(self, lease: str) -> None:
+        self.borrowed.pop(lease, None)
+
+    def taken(self, lease: str) -> None:
+        future = self.borrowed.get(lease)
+        if future is not None and not future.done():
+            future.set_result(None)
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _listen_forever(self) -> None:
+        while True:
+            try:
+                await self._listen()
+            except (RedisError, OSError) as fault:
+                log.debug("no news: %s", fault)
+            self._listening.clear()
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _listen(self) -> None:
+        missed = bool(self.waiting or self.borrowed)
+        async with self._client.pubsub(ignore_subscribe_messages=False) as subscription:
+            await subscription.subscribe(self.channel)
+            async for message in subscription.listen():
+                if message["type"] == "subscribe":
+                    self._listening.set()
+                    if missed:
+                        await self._catch_up()
+                else:
+                    self._heard(message["data"])
+
+    def _heard(self, text: str) -> None:
+        kind, lease, *values = text.split(" ", 2)
+        if kind == "taken":
+            self.taken(lease)
+            return
+        future = self.waiting.get(lease)
+        if future is not None and not future.done():
+            future.set_result(values[0])
