@@ -16,7 +16,7 @@ from extproc.cli.failures import Failure
 
 if TYPE_CHECKING:
     from extproc.config import ConfigError
-    from extproc.core.policy import Entitlement, Model, Policy, Vector
+    from extproc.core.policy import Entitlement, Model, Policy, Pool, Vector
     from extproc.core.settings import Settings
 
 UNIT_COLUMNS = (">tokens/s", ">KV tokens", ">concurrency")
@@ -63,6 +63,7 @@ def show(path: Path, settings: Settings) -> None:
     click.echo(f"{path} is right: {count(policy.models, 'model')}, {count(policy.entitlements, 'entitlement')}.\n")
     tables.show("Capacity", ("model", "pool", ">servers", ">longest request", *UNIT_COLUMNS), capacity_rows(policy))
     tables.show("Promised", ("model", "class", ">entitlements", *UNIT_COLUMNS), promise_rows(policy))
+    tables.show("Servers for the promises", ("model", "pool", ">needed", ">configured"), server_rows(policy))
 
 
 def count(things: tuple[object, ...], name: str) -> str:
@@ -87,6 +88,24 @@ def promise_rows(policy: Policy) -> Iterator[tuple[str, ...]]:
             if members:
                 yield (model.name, service_class.value, str(len(members)), *cells(promised(members)))
         yield (model.name, "all, of capacity", str(len(own)), *of_capacity(promised(own), model.capacity))
+
+
+def server_rows(policy: Policy) -> Iterator[tuple[str, ...]]:
+    for model in policy.models:
+        for pool in model.pools:
+            yield (model.name, pool.name, str(servers_needed(policy, model, pool)), str(len(pool.endpoints)))
+
+
+def servers_needed(policy: Policy, model: Model, pool: Pool) -> int:
+    """What the controller asks for while nothing is in demand: every such base stands in every pool."""
+    import numpy as np
+
+    from extproc.core.policy import UNITS
+    from extproc.core.scaling import needed
+
+    bases = promised([one for one in claims(policy, model) if one.service_class.promised])
+    reserved = np.array([getattr(bases, unit) for unit in UNITS], dtype=np.float64)
+    return needed(pool, model.scaling, reserved, np.zeros_like(reserved))
 
 
 def claims(policy: Policy, model: Model) -> list[Entitlement]:
@@ -117,7 +136,12 @@ def summary(policy: Policy) -> dict[str, Any]:
     return {
         model.name: {
             "pools": {
-                pool.name: {"servers": len(pool.endpoints), "capacity": asdict(pool.capacity)} for pool in model.pools
+                pool.name: {
+                    "servers": len(pool.endpoints),
+                    "servers_needed": servers_needed(policy, model, pool),
+                    "capacity": asdict(pool.capacity),
+                }
+                for pool in model.pools
             },
             "capacity": asdict(model.capacity),
             "promised": {

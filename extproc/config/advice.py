@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from extproc.config.checks import RESERVED
-from extproc.core.policy import Entitlement, Model, Pool, ServiceClass, Vector
+from extproc.config.promises import Promised
+from extproc.core.policy import UNITS, Entitlement, Model, Pool, ServiceClass, Vector
 from extproc.core.settings import Settings
 
-SURPLUS = (ServiceClass.SPOT, ServiceClass.PREEMPTIBLE)  # who is promised nothing
+_LENT_BUT = "dedicated bases and the head-room of guaranteed ones"
 SMALL_REQUEST_TOKENS = 1024  # an ordinary chat turn; who cannot hold one is refused most of what he asks
 
 
@@ -26,35 +26,59 @@ def warnings(settings: Settings) -> tuple[str, ...]:
 
 
 def _model_doubts(model: Model, entitlements: list[Entitlement]) -> Iterator[str]:
-    reserved = _promised(entitlements, RESERVED)
-    everything = _promised(entitlements, (*RESERVED, ServiceClass.ELASTIC))
+    everything = sum((entitlement.base for entitlement in entitlements), start=Vector())
     for unit in everything.units_above(model.capacity):
         total, capacity = getattr(everything, unit), getattr(model.capacity, unit)
         yield f"with the elastic entitlements {total} {unit} are promised, but its pools have {capacity}"
     for requests, pools in _alone(model):
-        capacity = _capacity(pools)
         names = " and ".join(pool.name for pool in pools)
-        for unit in reserved.units_above(capacity):
-            some, total = getattr(capacity, unit), getattr(reserved, unit)
-            yield f"in pool {names} only {some} of {total} promised {unit} can be honoured for {requests} requests"
+        for unit in UNITS:
+            promised = Promised.sum_of(unit, ((one.service_class, getattr(one.base, unit)) for one in entitlements))
+            some = promised.honoured_by(pools)
+            if some < promised.total:
+                yield (
+                    f"in pool {names} only {some} of {promised.total} promised {unit} can be honoured "
+                    f"for {requests} requests"
+                )
     yield from _filled_pools(model, entitlements)
     yield from _pool_doubts(model)
 
 
 def _filled_pools(model: Model, entitlements: list[Entitlement]) -> Iterator[str]:
-    """Every base is kept free in every pool from the classes below: where that is all of it, those never get in."""
-    for below, above in (((ServiceClass.ELASTIC,), RESERVED), (SURPLUS, (*RESERVED, ServiceClass.ELASTIC))):
-        shut_out = sorted({e.service_class.value for e in entitlements if e.service_class in below})
-        kept = _promised(entitlements, above)
-        for pool in model.pools if shut_out else ():
-            full = [
-                unit for unit in ("kv_tokens", "concurrency") if getattr(kept, unit) >= getattr(pool.capacity, unit)
-            ]
-            if full:
+    """Who is kept out of a pool for good, since what must stay free there for others is all of it."""
+    bases = {one: sum((e.base for e in entitlements if e.service_class is one), start=Vector()) for one in ServiceClass}
+    dedicated, guaranteed = bases[ServiceClass.DEDICATED], bases[ServiceClass.GUARANTEED]
+    present = {entitlement.service_class for entitlement in entitlements}
+    lent = {ServiceClass.SPOT, ServiceClass.PREEMPTIBLE} if model.sharing.lend_to_spot else {ServiceClass.PREEMPTIBLE}
+    for pool in model.pools:
+        head_room = _least(guaranteed, _head_room(model, pool))
+        kept_from: tuple[tuple[set[ServiceClass], str, Vector], ...] = (
+            ({ServiceClass.GUARANTEED}, "dedicated bases", Vector(0, dedicated.kv_tokens, dedicated.concurrency)),
+            (
+                {ServiceClass.ELASTIC, ServiceClass.SPOT} - lent,
+                "dedicated and guaranteed bases",
+                dedicated + Vector(0, guaranteed.kv_tokens, guaranteed.concurrency),
+            ),
+            (lent, _LENT_BUT if head_room != Vector() else "dedicated bases", dedicated + head_room),
+        )
+        for classes, what, kept in kept_from:
+            full = [unit for unit in UNITS if getattr(kept, unit) >= getattr(pool.capacity, unit)]
+            shut_out = [one.value for one in ServiceClass if one in classes & present]
+            if full and shut_out:
                 yield (
-                    f"{' and '.join(shut_out)} requests will never be served by pool {pool.name}: the bases of "
-                    f"{', '.join(above)} entitlements keep all of its {' and '.join(full)} free"
+                    f"{' and '.join(shut_out)} requests will never be served by pool {pool.name}: {what} "
+                    f"keep all of its {' and '.join(full)} free"
                 )
+
+
+def _head_room(model: Model, pool: Pool) -> Vector:
+    """What of a pool is never lent, where that much is idle and guaranteed."""
+    requests, server = model.sharing.headroom_requests, pool.server_capacity
+    return Vector(0, requests * server.kv_tokens // server.concurrency, requests)
+
+
+def _least(one: Vector, other: Vector) -> Vector:
+    return Vector(*(min(getattr(one, unit), getattr(other, unit)) for unit in UNITS))
 
 
 def _pool_doubts(model: Model) -> Iterator[str]:
@@ -78,21 +102,6 @@ def _alone(model: Model) -> Iterator[tuple[str, tuple[Pool, ...]]]:
         yield "long", model.pools[position:]
     if len(model.pools) > 1 and not model.routing.spill:
         yield "short", model.pools[:1]
-
-
-def _capacity(pools: tuple[Pool, ...]) -> Vector:
-    total = Vector()
-    for pool in pools:
-        total += pool.capacity
-    return total
-
-
-def _promised(entitlements: list[Entitlement], classes: tuple[ServiceClass, ...]) -> Vector:
-    total = Vector()
-    for entitlement in entitlements:
-        if entitlement.service_class in classes:
-            total += entitlement.base
-    return total
 
 
 def _entitlement_doubts(entitlement: Entitlement, has_way_in: bool) -> Iterator[str]:

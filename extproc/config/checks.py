@@ -9,11 +9,10 @@ from difflib import get_close_matches
 from extproc.config.conversion import model as converted_model
 from extproc.config.keys import Key
 from extproc.config.mistakes import KeyPath, Problem, dotted
+from extproc.config.promises import Promised
 from extproc.config.schema import SIM, EntitlementPart, ModelPart
 from extproc.config.validation import Valid
-from extproc.core.policy import UNITS, Model, ServiceClass
-
-RESERVED = (ServiceClass.DEDICATED, ServiceClass.GUARANTEED)  # never refused within their base
+from extproc.core.policy import UNITS, Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,29 +117,35 @@ def _thresholds(found: Found) -> Iterator[Problem]:
 
 
 def _promises(found: Found) -> Iterator[Problem]:
+    """Refused is what no mix of requests could have: then a promise is broken whatever the tenants send.
+
+    Not refused, only warned about, is what one pool alone could not honour, such as all bases at once with long
+    requests: the long pool would have to be as large as the whole fleet.
+    """
     for index, part in found.models.items():
-        promised = [
-            item for item in found.entitlements.values() if item.model == part.name and item.service_class in RESERVED
-        ]
-        model = converted_model(part)
+        own = [item for item in found.entitlements.values() if item.model == part.name]
+        pools = converted_model(part).pools
         for unit in UNITS:
-            total, capacity = sum(getattr(item, unit) for item in promised), getattr(model.capacity, unit)
-            if total > capacity:
-                who = ", ".join(f"{item.name} {getattr(item, unit)}" for item in promised)
-                yield Problem(
-                    ("models", index),
-                    f"is over-committed: {total} {unit} are promised ({who}), but its pools have {capacity}; "
-                    f"it needs {_servers_for(model, unit, total - capacity)}, or promises of at most {capacity}",
-                )
+            promised = Promised.sum_of(unit, ((item.service_class, getattr(item, unit)) for item in own))
+            if promised.total > promised.honoured_by(pools):
+                reserved = [item for item in own if item.service_class.promised]
+                yield Problem(("models", index), _over_committed(promised, pools, reserved))
 
 
-def _servers_for(model: Model, unit: str, shortfall: int) -> str:
-    """How many servers a pool would need to make up for the shortfall, pool by pool."""
-    offers = []
-    for pool in model.pools:
-        servers = len(pool.endpoints) - (-shortfall // getattr(pool.server_capacity, unit))
-        offers.append(f"{servers} servers in pool {pool.name} (now {len(pool.endpoints)})")
-    return " or ".join(offers)
+def _over_committed(promised: Promised, pools: tuple[Pool, ...], reserved: Iterable[EntitlementPart]) -> str:
+    unit = promised.unit
+    who = ", ".join(f"{item.name} {getattr(item, unit)}" for item in reserved)
+    honoured, capacity = promised.honoured_by(pools), sum(getattr(pool.capacity, unit) for pool in pools)
+    but = f"its pools have {capacity}"
+    if honoured < capacity:
+        but = f"its pools can honour {honoured}, as each keeps the {promised.dedicated} of dedicated entitlements free"
+    servers = " or ".join(
+        f"{promised.servers_for(pool, pools)} servers in pool {pool.name} (now {len(pool.endpoints)})" for pool in pools
+    )
+    return (
+        f"is over-committed: {promised.total} {unit} are promised ({who}), but {but}; "
+        f"it needs {servers}, or promises of at most {honoured}"
+    )
 
 
 _CHECKS: tuple[Callable[[Found], Iterator[Problem]], ...] = (

@@ -22,6 +22,7 @@ from extproc.core.policy import (
 )
 from extproc.core.settings import Identity, Settings, Tracing
 
+
 def settings(file: FilePart, keys: Mapping[int, tuple[Key, ...]]) -> Settings:
     entitlements = tuple(entitlement(part, keys[index]) for index, part in enumerate(file.entitlements))
     tracing = file.tracing

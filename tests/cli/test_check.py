@@ -35,6 +35,47 @@ def test_json_of_a_right_file_has_the_sums() -> None:
     assert model["promised"]["spot"]["tokens_per_second"] == 0
 
 
+SERVERS = """
+models:
+  - name: m
+    pools:
+      short:
+        endpoints: [sim://, sim://, sim://, sim://]
+        max_model_len: 8192
+        capacity: {tokens_per_second: 1000, kv_tokens: 100000, concurrency: 10}
+      long:
+        endpoints: [sim://]
+        max_model_len: 65536
+        capacity: {tokens_per_second: 500, kv_tokens: 200000, concurrency: 4}
+identity: {header: x-tenant}
+entitlements:
+  - {name: d, model: m, class: dedicated, tokens_per_second: 600, kv_tokens: 10000, concurrency: 2}
+  - {name: g, model: m, class: guaranteed, tokens_per_second: 600, kv_tokens: 10000, concurrency: 7}
+  - {name: e, model: m, class: elastic, tokens_per_second: 900, kv_tokens: 10000, concurrency: 10}
+"""
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Path:
+    file = tmp_path / "fleet.yaml"
+    file.write_text(SERVERS)
+    return file
+
+
+def test_the_servers_that_the_promises_need_stand_beside_those_configured(fleet: Path) -> None:
+    rows = [line.split() for line in run(str(fleet)).stdout.splitlines()]
+    table = rows[rows.index(["Servers", "for", "the", "promises"]) :]
+    assert table[1:4] == [["model", "pool", "needed", "configured"], ["m", "short", "2", "4"], ["m", "long", "3", "1"]]
+
+
+def test_json_has_the_servers_that_the_promises_need(fleet: Path) -> None:
+    pools = json.loads(run(str(fleet), "--json").stdout)["models"]["m"]["pools"]
+    assert {name: (pool["servers"], pool["servers_needed"]) for name, pool in pools.items()} == {
+        "short": (4, 2),
+        "long": (1, 3),
+    }
+
+
 def test_every_mistake_is_printed_and_the_code_is_1() -> None:
     with pytest.raises(ConfigError) as caught:
         load(BROKEN)

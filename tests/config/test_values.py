@@ -20,7 +20,9 @@ from extproc.core.policy import (
     Prioritise,
     Reserve,
     Routing,
+    Scaling,
     ServiceClass,
+    Sharing,
     StreamUsage,
     Vector,
 )
@@ -45,6 +47,19 @@ def test_every_key_reaches_the_settings() -> None:
         reserve=Reserve.MAX_TOKENS,
         cost=Cost(prompt=1.0, cached_prompt=0.1, completion=4.0),
         media=MediaTokens(image=576, audio=0),
+        sharing=Sharing(
+            lend_to_spot=False,
+            headroom_requests=3,
+            elastic_weight=8.0,
+            spot_weight=2.0,
+            preemptible_weight=0.25,
+            slo_reference_ms=2000,
+            slo_exponent=0.5,
+            overuse_discount=0.0,
+            debt_seconds=10.0,
+            debt_gain=1.5,
+        ),
+        scaling=Scaling(target_utilisation=0.7, scale_down_seconds=60),
     )
     chat = Entitlement(
         name="acme-chat",
@@ -56,6 +71,7 @@ def test_every_key_reaches_the_settings() -> None:
         key_hashes=("sha256:" + "a" * 64, "sha256:" + "b" * 64),
         slo_ttft_ms=500,
         max_wait_ms=1500,
+        max_waiting=7,
         prioritise=Prioritise.LARGER,
         market=MarketTerms(price_elasticity=0.5, budget=100.0, period_seconds=3600),
     )
@@ -69,6 +85,7 @@ def test_every_key_reaches_the_settings() -> None:
         max_body_bytes=1048576,
         request_timeout_seconds=60,
         redis_timeout_ms=20,
+        tick_ms=500,
     )
 
 

@@ -42,21 +42,8 @@ CASES = {
         "kv_tokens: 60000, concurrency: 16",
         (
             (
-                "model m: elastic requests will never be served by pool long: the bases of "
-                "dedicated, guaranteed entitlements keep all of its concurrency free"
-            ),
-        ),
-    ),
-    "pool-kept-free-from-spot": (
-        "class: elastic, tokens_per_second: 500, kv_tokens: 60000, concurrency: 16}",
-        (
-            "class: elastic, tokens_per_second: 500, kv_tokens: 60000, concurrency: 4}\n"
-            "  - {name: s, model: m, class: spot, tokens_per_second: 500, kv_tokens: 60000, concurrency: 16}"
-        ),
-        (
-            (
-                "model m: spot requests will never be served by pool long: the bases of "
-                "dedicated, guaranteed, elastic entitlements keep all of its concurrency free"
+                "model m: elastic requests will never be served by pool long: "
+                "dedicated and guaranteed bases keep all of its concurrency free"
             ),
         ),
     ),
@@ -102,14 +89,92 @@ def test_a_doubtful_configuration_is_warned_about(old: str, new: str, expected: 
     assert warnings(parse(BASE.replace(old, new, 1), "x")) == expected
 
 
+SURPLUS = """
+  - {name: s, model: m, class: spot, tokens_per_second: 500, kv_tokens: 50000, concurrency: 4}
+  - {name: p, model: m, class: preemptible, tokens_per_second: 500, kv_tokens: 50000, concurrency: 4}
+"""
+NONE_LENT = "routing: {spill: true}\n    sharing: {lend_to_spot: false}"
+
+
+def kept_out(changes: dict[str, str]) -> list[str]:
+    """Who is never served by the long pool where spot and preemptible entitlements are added, and why."""
+    text = BASE.rstrip() + SURPLUS
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new, 1)
+    found = [doubt.partition(" requests will never be served by pool long: ") for doubt in warnings(parse(text, "x"))]
+    return [f"{who.removeprefix('model m: ')}: {why}" for who, _, why in found if why]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, []),
+        (
+            {"kv_tokens: 60000, concurrency: 12": "kv_tokens: 60000, concurrency: 16"},
+            ["elastic: dedicated and guaranteed bases keep all of its concurrency free"],
+        ),
+        (
+            {
+                "kv_tokens: 60000, concurrency: 12": "kv_tokens: 524288, concurrency: 12",
+                "routing: {spill: true}": NONE_LENT,
+            },
+            ["elastic and spot: dedicated and guaranteed bases keep all of its kv_tokens free"],
+        ),
+        (
+            {"kv_tokens: 60000, concurrency: 12": "kv_tokens: 60000, concurrency: 16"}
+            | {"routing: {spill: true}": "sharing: {headroom_requests: 16}"},
+            [
+                "elastic: dedicated and guaranteed bases keep all of its concurrency free",
+                (
+                    "spot and preemptible: dedicated bases and the head-room of guaranteed ones "
+                    "keep all of its concurrency free"
+                ),
+            ],
+        ),
+        (
+            {"class: guaranteed, tokens_per_second: 800": "class: dedicated, tokens_per_second: 900"},
+            [
+                "elastic: dedicated and guaranteed bases keep all of its tokens_per_second free",
+                "spot and preemptible: dedicated bases keep all of its tokens_per_second free",
+            ],
+        ),
+        (
+            {
+                "class: guaranteed": "class: dedicated",
+                "kv_tokens: 60000, concurrency: 12": "kv_tokens: 60000, concurrency: 16",
+                "class: elastic": "class: guaranteed",
+            },
+            [
+                "guaranteed: dedicated bases keep all of its concurrency free",
+                (
+                    "spot and preemptible: dedicated bases and the head-room of guaranteed ones "
+                    "keep all of its concurrency free"
+                ),
+            ],
+        ),
+    ],
+    ids=[
+        "nobody",
+        "idle guaranteed bases are lent to spot and preemptible",
+        "unless they are not lent to spot",
+        "nor is the head-room",
+        "a dedicated rate is set aside",
+        "dedicated bases are kept from guaranteed ones too",
+    ],
+)
+def test_who_is_never_served_by_a_pool_is_told(changes: dict[str, str], expected: list[str]) -> None:
+    assert kept_out(changes) == expected
+
+
 def test_without_spilling_the_short_pool_alone_must_keep_the_promises_too() -> None:
     text = BASE.replace("spill: true", "spill: false").replace("concurrency: 64", "concurrency: 8")
     assert warnings(parse(text, "x")) == (
         "model m: with the elastic entitlements 28 concurrency are promised, but its pools have 24",
         "model m: in pool short only 8 of 12 promised concurrency can be honoured for short requests",
         (
-            "model m: elastic requests will never be served by pool short: the bases of "
-            "dedicated, guaranteed entitlements keep all of its concurrency free"
+            "model m: elastic requests will never be served by pool short: "
+            "dedicated and guaranteed bases keep all of its concurrency free"
         ),
     )
 
