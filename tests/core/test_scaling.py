@@ -183,6 +183,13 @@ def test_the_history_is_bounded_whatever_the_tick(seed: int, tick_ms: int) -> No
         assert len(past) <= SLOTS + 1
 
 
+def test_a_need_that_stays_is_one_entry() -> None:
+    history: History = ()
+    for minute in range(4):
+        _, history = desired(POOL, SCALING, np.array(NOTHING), np.array((0, 0, 8)), history, minute * 60_000)
+    assert history == ((180_000, 1),)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_on_a_day_of_random_demand_no_fall_follows_a_rise_within_the_window(seed: int) -> None:
     noise, requests, walk = random.Random(seed), 100.0, []

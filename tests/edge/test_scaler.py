@@ -6,19 +6,23 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
+import numpy as np
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from extproc import scaler
-from extproc.core.policy import Model, Pool, Vector
+from extproc.core.policy import Model, Policy, Pool, Vector
+from extproc.core.seen import PoolShares, Shares, Standing
 from extproc.ledger import LedgerUnavailable
 from extproc.pb import externalscaler_pb2 as pb
+from extproc.redis_ledger import RedisControl, connect
+from extproc.scaler import DesiredServers
+from tests.edge.sidecars import Watching
 
 Answer = TypeVar("Answer", bound=Message)
 
@@ -29,7 +33,6 @@ MODELS = (
 )
 SHORT = {"model": "meta/llama", "pool": "short", "scalerAddress": "tokenpool:50051"}
 POLL_SECONDS = 0.01
-EXAMPLE = Path(__file__).parents[2] / "examples" / "keda-scaledobject.yaml"
 
 
 @dataclass
@@ -89,28 +92,31 @@ def _ref(metadata: dict[str, str]) -> pb.ScaledObjectRef:
 @dataclass(frozen=True, slots=True)
 class Running:
     keda: Keda
-    steward: Steward
-    server: grpc.aio.Server
     stopping: asyncio.Event
 
 
 @asynccontextmanager
-async def serving(steward: Steward) -> AsyncIterator[Running]:
+async def serving(steward: DesiredServers) -> AsyncIterator[Running]:
     server, stopping = grpc.aio.server(), asyncio.Event()
     server.add_generic_rpc_handlers((scaler.handler(MODELS, steward, stopping, POLL_SECONDS),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Running(Keda(channel), steward, server, stopping)
+            yield Running(Keda(channel), stopping)
     finally:
         stopping.set()
         await server.stop(1)
 
 
 @pytest.fixture
-async def running() -> AsyncIterator[Running]:
-    async with serving(Steward({"meta/llama": {"short": 3, "long": 0}, "single": {"default": 2}})) as found:
+def steward() -> Steward:
+    return Steward({"meta/llama": {"short": 3, "long": 0}, "single": {"default": 2}})
+
+
+@pytest.fixture
+async def running(steward: Steward) -> AsyncIterator[Running]:
+    async with serving(steward) as found:
         yield found
 
 
@@ -156,14 +162,14 @@ async def test_an_unknown_target_is_an_invalid_argument_that_names_the_known(
     assert await _faults(running.keda, metadata) == [(grpc.StatusCode.INVALID_ARGUMENT, message)] * 4
 
 
-async def test_without_redis_nothing_is_known(running: Running) -> None:
-    running.steward.reachable = False
+async def test_without_redis_nothing_is_known(running: Running, steward: Steward) -> None:
+    steward.reachable = False
     faults = await _faults(running.keda, SHORT, but=("spec",))
     assert faults == [(grpc.StatusCode.UNAVAILABLE, "Redis did not answer: the servers needed are not known")] * 3
 
 
-async def test_before_the_first_tick_no_server_is_ended(running: Running) -> None:
-    running.steward.servers.clear()
+async def test_before_the_first_tick_no_server_is_ended(running: Running, steward: Steward) -> None:
+    steward.servers.clear()
     faults = await _faults(running.keda, SHORT, but=("spec",))
     message = "no controller has looked at pool short of meta/llama yet: try again in a few seconds"
     assert faults == [(grpc.StatusCode.UNAVAILABLE, message)] * 3
@@ -185,30 +191,30 @@ async def _faults(keda: Keda, metadata: dict[str, str], but: tuple[str, ...] = (
     return found
 
 
-async def test_a_stream_tells_at_once_and_then_each_change(running: Running) -> None:
+async def test_a_stream_tells_at_once_and_then_each_change(running: Running, steward: Steward) -> None:
     stream = running.keda.stream(**SHORT)
     assert (await stream.read()).result is True
     for servers, expected in ((0, False), (1, True)):
-        running.steward.servers["meta/llama"]["short"] = servers
+        steward.servers["meta/llama"]["short"] = servers
         assert (await stream.read()).result is expected
 
 
-async def test_a_stream_tells_a_state_once(running: Running) -> None:
+async def test_a_stream_tells_a_state_once(running: Running, steward: Steward) -> None:
     stream = running.keda.stream(**SHORT)
     assert (await stream.read()).result is True
     for servers in (2, 1, 0):
-        running.steward.servers["meta/llama"]["short"] = servers
-        await _polled(running.steward)
+        steward.servers["meta/llama"]["short"] = servers
+        await _polled(steward)
     assert (await stream.read()).result is False
 
 
-async def test_a_stream_waits_out_redis(running: Running) -> None:
+async def test_a_stream_waits_out_redis(running: Running, steward: Steward) -> None:
     stream = running.keda.stream(**SHORT)
     assert (await stream.read()).result is True
-    running.steward.reachable = False
-    await _polled(running.steward)
-    running.steward.servers["meta/llama"]["short"] = 0
-    running.steward.reachable = True
+    steward.reachable = False
+    await _polled(steward)
+    steward.servers["meta/llama"]["short"] = 0
+    steward.reachable = True
     assert (await stream.read()).result is False
 
 
@@ -227,12 +233,12 @@ async def test_a_stream_ends_when_the_server_stops(running: Running) -> None:
     assert await stream.code() is grpc.StatusCode.OK
 
 
-async def test_a_stream_asks_no_more_once_its_client_is_gone(running: Running) -> None:
+async def test_a_stream_asks_no_more_once_its_client_is_gone(running: Running, steward: Steward) -> None:
     stream = running.keda.stream(**SHORT)
     await stream.read()
     stream.cancel()
     for _ in range(100):
-        if not await _asked_soon(running.steward):
+        if not await _asked_soon(steward):
             return
     pytest.fail("it still asks")
 
@@ -244,6 +250,27 @@ async def _asked_soon(steward: Steward) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+async def test_what_a_controller_sets_in_redis_is_what_keda_is_told(empty_url: str) -> None:
+    client = connect(empty_url)
+    control = RedisControl(client, Policy(MODELS, ()), Watching())
+    async with serving(control) as found:
+        [fault] = await _faults(found.keda, {"model": "single"}, but=("is_active", "spec", "stream"))
+        assert fault[0] is grpc.StatusCode.UNAVAILABLE
+        term = await control.lead("single", "this", 60_000)
+        await control.seen("single", (1,))
+        assert await control.set_shares("single", term, _shares(desired=4))
+        assert (await found.keda.metric(model="single")).metricValue == 4
+    await client.aclose()
+
+
+def _shares(desired: int) -> Shares:
+    """Of a model without entitlements and with one pool."""
+    none, units = np.zeros(0), np.zeros(3)
+    standing = Standing(1000, none, none, none, none, none, wanted=(((1000, desired),),))
+    rows = np.zeros((0, 3))
+    return Shares(none, rows, rows, (PoolShares(1, units, units, desired),), standing)
 
 
 # KEDA's pkg/scalers/externalscaler/externalscaler.proto, but for StreamMetricSpec, which is optional.
