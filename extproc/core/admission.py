@@ -96,7 +96,7 @@ def _terms(model: Model, pool: Pool, entitlements: Iterable[Entitlement]) -> Poo
         dedicated=promises[ServiceClass.DEDICATED],
         guaranteed=guaranteed,
         elastic=elastic,
-        headroom=Vector(0, requests * server.kv_tokens // server.concurrency, requests),
+        headroom=Vector(0, requests * server.kv_tokens // max(1, server.concurrency), requests),
         lend_to_spot=model.sharing.lend_to_spot,
     )
 

@@ -113,11 +113,10 @@ class RedisLedger:
                 self._news.forget(demand.lease)
 
     async def taken_back(self, lease: str) -> None:
-        """Returns at once where the lease is not one that this ledger lent."""
-        notice = self._news.borrowed.get(lease)
+        """Raises KeyError where the lease is not one that this ledger lent."""
+        notice = self._news.borrowed[lease]
         try:
-            if notice is not None:
-                await notice
+            await notice
         finally:
             self._news.forget(lease)
             self._borrowed.pop(lease, None)

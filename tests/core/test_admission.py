@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.core.admission import Buckets, Promise, buckets, never_fits, pools_that_can_hold, terms
-from extproc.core.policy import Entitlement, Pool, ServiceClass, Vector
+from extproc.core.admission import Buckets, PoolTerms, Promise, buckets, never_fits, pools_that_can_hold, terms_of
+from extproc.core.policy import Entitlement, Model, Policy, Pool, ServiceClass, Sharing, Vector
 from extproc.core.refusal import Reason
 from tests.core.values import entitlement
 
 POOL = Pool("short", ("http://a", "http://b"), 8192, Vector(500, 100_000, 10))
 CAPS = Vector(250, 20_000, 8)
+
+
+def terms(pool: Pool, entitlements: Sequence[Entitlement], sharing: Sharing | None = None) -> PoolTerms:
+    model = Model("m", (pool,), sharing=sharing or Sharing())
+    [found] = terms_of(model, Policy((model,), tuple(replace(e, model="m") for e in entitlements)))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -34,15 +41,20 @@ def test_both_buckets_together_hold_the_window_of_the_cap(base: int, more: int, 
     assert buckets(of).depth == (base + more) * window
 
 
-def test_promises_are_summed_by_tier_and_only_for_classes_that_have_one() -> None:
-    every = [entitlement(name.value, name) for name in ServiceClass]
-    every[3:] = [replace(e, base=Vector()) for e in every[3:]]
-    found = terms(POOL, every)
-    assert found.promises == (Promise(20_000, 8, 200, 2000), Promise(10_000, 4, 100, 1000))
+def test_promises_are_summed_by_class_and_only_for_classes_that_have_one() -> None:
+    every = [entitlement(name.value, name) for name in ServiceClass for _ in range(2 if name == "elastic" else 1)]
+    found = terms(POOL, [replace(e, base=Vector()) if e.service_class.surplus else e for e in every])
+    one = Promise(10_000, 4, 100, 1000)
+    assert (found.dedicated, found.guaranteed, found.elastic) == (one, one, Promise(20_000, 8, 200, 2000))
+
+
+def test_headroom_is_the_room_of_so_many_requests_at_full_batch() -> None:
+    assert terms(POOL, [], Sharing(headroom_requests=3)).headroom == Vector(0, 30_000, 3)
 
 
 def test_the_depth_of_a_pool_holds_every_promise_and_ten_seconds_beside() -> None:
-    found = terms(POOL, [entitlement(), entitlement("b", ServiceClass.ELASTIC)])
+    dedicated = entitlement("d", ServiceClass.DEDICATED)  # its rate is set aside: it is no part of this bucket
+    found = terms(POOL, [entitlement(), entitlement("b", ServiceClass.ELASTIC), dedicated])
     assert (found.capacity, found.depth, found.free_depth) == (Vector(1000, 200_000, 20), 12_000, 10_000)
 
 
@@ -93,11 +105,14 @@ def test_only_pools_whose_empty_servers_would_take_it_can_hold_it(
         pytest.param(ServiceClass.GUARANTEED, 6001, False, id="more than its base, beside the promises"),
         pytest.param(ServiceClass.ELASTIC, 4000, True, id="elastic, beside the guaranteed base"),
         pytest.param(ServiceClass.ELASTIC, 4001, False, id="elastic, more than that"),
-        pytest.param(ServiceClass.SPOT, 1000, True, id="spot, beside both bases"),
-        pytest.param(ServiceClass.SPOT, 1001, False, id="spot, more than that"),
+        pytest.param(ServiceClass.SPOT, 9000, True, id="spot borrows all but the head-room"),
+        pytest.param(ServiceClass.SPOT, 9001, False, id="spot, more than that"),
+        pytest.param(ServiceClass.PREEMPTIBLE, 9000, True, id="so does preemptible"),
     ],
 )
-def test_what_is_promised_to_others_can_never_be_had(service_class: ServiceClass, kv_tokens: int, held: bool) -> None:
+def test_what_is_promised_to_others_can_only_be_borrowed(
+    service_class: ServiceClass, kv_tokens: int, held: bool
+) -> None:
     pool = Pool("only", ("http://a",), 8192, Vector(500, 10_000, 10))
     guaranteed = entitlement(name="g", service_class=ServiceClass.GUARANTEED, base=Vector(1, 6000, 1))
     elastic = entitlement(name="e", service_class=ServiceClass.ELASTIC, base=Vector(1, 3000, 1))
@@ -105,6 +120,14 @@ def test_what_is_promised_to_others_can_never_be_had(service_class: ServiceClass
         service_class, entitlement(name="s", service_class=service_class, base=Vector())
     )
     assert (pools_that_can_hold(asker, [terms(pool, [guaranteed, elastic])], 1, kv_tokens) == {"only"}) is held
+
+
+@pytest.mark.parametrize(("kv_tokens", "held"), [(4000, True), (4001, False)], ids=["beside it", "more than that"])
+def test_where_nothing_is_lent_to_spot_a_guaranteed_base_is_out_of_its_reach(kv_tokens: int, held: bool) -> None:
+    pool = Pool("only", ("http://a",), 8192, Vector(500, 10_000, 10))
+    found = terms(pool, [entitlement(base=Vector(1, 6000, 1))], Sharing(lend_to_spot=False))
+    spot = entitlement(name="s", service_class=ServiceClass.SPOT, base=Vector())
+    assert (pools_that_can_hold(spot, [found], 1, kv_tokens) == {"only"}) is held
 
 
 def test_a_pool_without_slots_can_hold_nothing() -> None:

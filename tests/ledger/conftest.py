@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from extproc.core.observed import Decided, Settled
-from extproc.core.policy import Entitlement, Model, Policy, Pool, ServiceClass, Vector
+from extproc.core.policy import Entitlement, Model, Policy, Pool, ServiceClass, Sharing, Vector
 from extproc.ledger import Admitted, Demand, Refused, Settlement
 from extproc.redis_ledger import RedisLedger, connect
 
@@ -32,10 +33,12 @@ class Silent:
         self.failures.append(operation)
 
 
-def model(**pools: Vector) -> Model:
-    """A model `m` with pools of one server each, shortest first."""
+def model(sharing: Sharing | None = None, /, **pools: Vector) -> Model:
+    """A model `m` with pools of one server each, shortest first. Nothing of what may be lent is held back."""
     return Model(
-        "m", tuple(Pool(name, (f"http://127.0.0.1:{i}",), 8192 << i, v) for i, (name, v) in enumerate(pools.items()))
+        "m",
+        tuple(Pool(name, (f"http://127.0.0.1:{i}",), 8192 << i, v) for i, (name, v) in enumerate(pools.items())),
+        sharing=sharing or Sharing(headroom_requests=0),
     )
 
 
@@ -65,11 +68,42 @@ class Bench:
         demand = Demand(lease, "m", asker, pools or every, tokens, tokens if kv is None else kv)
         return lease, await self.ledger.admit(demand)
 
+    async def ask_for(self, name: str, fingerprint: str, tokens: int = 100) -> tuple[str, Admitted | Refused]:
+        """The same request again and again, by its content."""
+        [asker] = [e for e in self.policy.entitlements if e.name == name]
+        lease = f"lease-{next(self.names)}"
+        every = tuple(pool.name for pool in self.policy.models[0].pools)
+        return lease, await self.ledger.admit(Demand(lease, "m", asker, every, tokens, tokens, fingerprint))
+
+    async def is_taken(self, lease: str) -> bool:
+        """Whether a borrowed lease was taken back."""
+        if lease not in self.ledger._news.borrowed:
+            return False
+        try:
+            await asyncio.wait_for(self.ledger.taken_back(lease), 0.2)
+        except TimeoutError:
+            return False
+        return True
+
+    async def set_share(self, name: str, share: Vector, cap: Vector, weight: float = 1.0) -> None:
+        """As the controller writes it."""
+        record = [weight * 1000, *_units(cap), *_units(share), 0, 0, 0, 0, 0]
+        await self.ledger._client.hset("tp1:{m}:shares", name, " ".join(f"{value:.0f}" for value in record))
+
+    async def set_pool(self, name: str, servers: int, elastic: Vector, surplus: Vector | None = None) -> None:
+        rest = surplus or Vector()
+        record = [servers, *_units(elastic), rest.kv_tokens, rest.concurrency, servers]
+        await self.ledger._client.hset("tp1:{m}:shares", f"pool {name}", " ".join(str(value) for value in record))
+
     async def settle(self, lease: str, tokens: int = 0) -> bool:
         return await self.ledger.settle(Settlement(lease, "m", tokens, tokens, 0))
 
     def pass_ms(self, ms: int) -> None:
         self.now[0] += ms
+
+
+def _units(vector: Vector) -> tuple[int, int, int]:
+    return vector.tokens_per_second, vector.kv_tokens, vector.concurrency
 
 
 Benches = Callable[..., Bench]

@@ -82,17 +82,18 @@ async def test_two_hundred_at_once_never_exceed_a_base_of_twenty(bench: Benches)
     assert {answer.reason for answer in refused} == {Reason.CONCURRENCY}
 
 
-async def test_spot_leaves_the_unclaimed_base_of_guaranteed_alone(bench: Benches) -> None:
+async def test_elastic_leaves_the_unclaimed_base_of_guaranteed_alone(bench: Benches) -> None:
     b = bench(
         model(only=Vector(100_000, 100_000, 10)),
         entitlement("g", GUARANTEED, Vector(100, 1000, 6)),
-        entitlement("s", SPOT, WIDE),
+        entitlement("e", ELASTIC, WIDE),
     )
-    spot = [await b.ask("s", 10) for _ in range(10)]
-    guaranteed = [await b.ask("g", 10) for _ in range(6)]
-    assert [isinstance(answer, Admitted) for _, answer in spot] == [True] * 4 + [False] * 6
-    assert all(isinstance(answer, Admitted) for _, answer in guaranteed)
-    assert spot[-1][1] == Refused(Reason.POOL_CAPACITY, spot[-1][1].retry_ms, spot[-1][1].limits)  # type: ignore[union-attr]
+    elastic = [(await b.ask("e", 10))[1] for _ in range(10)]
+    guaranteed = [(await b.ask("g", 10))[1] for _ in range(6)]
+    assert [isinstance(answer, Admitted) for answer in elastic] == [True] * 4 + [False] * 6
+    assert all(isinstance(answer, Admitted) for answer in guaranteed)
+    assert isinstance(elastic[-1], Refused)
+    assert elastic[-1].reason is Reason.POOL_CAPACITY
 
 
 async def test_tokens_of_the_burst_may_run_in_the_slots_of_ones_own_base(bench: Benches) -> None:
@@ -107,11 +108,11 @@ async def test_a_base_lease_that_ends_in_one_pool_leaves_the_promise_whole_in_th
     b = bench(
         model(short=Vector(9999, 9999, 4), long=Vector(9999, 9999, 4)),
         entitlement("g", GUARANTEED, Vector(100, 1000, 4)),
-        entitlement("s", SPOT, WIDE),
+        entitlement("e", ELASTIC, WIDE),
     )
     mine = [await b.ask("g", 10, pools=("short",)) for _ in range(4)]
     for _ in range(4):
-        await b.ask("s", 10, pools=("long",))
+        await b.ask("e", 10, pools=("long",))
     for lease, _ in mine:
         await b.settle(lease)
     again = [(await b.ask("g", 10, pools=("long",)))[1] for _ in range(4)]

@@ -1,0 +1,177 @@
+"""Idle guaranteed bases are lent, and taken back when they are claimed; on real servers."""
+
+from __future__ import annotations
+
+import pytest
+
+from extproc.core.policy import ServiceClass, Sharing, Vector
+from extproc.core.refusal import Reason
+from extproc.ledger import Admitted, Refused
+from tests.ledger.conftest import Bench, Benches, entitlement, model
+
+WIDE = Vector(100_000, 1_000_000, 1_000)
+DEDICATED, GUARANTEED, ELASTIC = ServiceClass.DEDICATED, ServiceClass.GUARANTEED, ServiceClass.ELASTIC
+SPOT, PREEMPTIBLE = ServiceClass.SPOT, ServiceClass.PREEMPTIBLE
+TEN = Vector(100_000, 10_000, 10)
+
+
+async def admitted(b: Bench, name: str, times: int, kv: int = 10) -> list[str]:
+    """Leases of those that were admitted."""
+    answers = [await b.ask(name, 10, kv) for _ in range(times)]
+    return [lease for lease, answer in answers if isinstance(answer, Admitted)]
+
+
+@pytest.mark.parametrize("borrower", [SPOT, PREEMPTIBLE])
+async def test_an_idle_guaranteed_base_is_lent(bench: Benches, borrower: ServiceClass) -> None:
+    b = bench(model(only=TEN), entitlement("g", GUARANTEED, Vector(100, 1000, 6)), entitlement("b", borrower, WIDE))
+    assert len(await admitted(b, "b", 12)) == 10
+
+
+@pytest.mark.parametrize("borrower", [ELASTIC, SPOT, PREEMPTIBLE])
+async def test_an_idle_dedicated_base_is_kept_free(bench: Benches, borrower: ServiceClass) -> None:
+    b = bench(model(only=TEN), entitlement("d", DEDICATED, Vector(100, 1000, 6)), entitlement("b", borrower, WIDE))
+    assert len(await admitted(b, "b", 12)) == 4
+    assert len(await admitted(b, "d", 6)) == 6
+
+
+async def test_the_headroom_is_not_lent(bench: Benches) -> None:
+    of = model(Sharing(headroom_requests=2), only=TEN)
+    b = bench(of, entitlement("g", GUARANTEED, Vector(100, 1000, 6)), entitlement("s", SPOT, WIDE))
+    assert len(await admitted(b, "s", 12)) == 8
+
+
+async def test_where_spot_may_not_borrow_only_preemptible_does(bench: Benches) -> None:
+    of = model(Sharing(lend_to_spot=False, headroom_requests=0), only=TEN)
+    b = bench(
+        of,
+        entitlement("g", GUARANTEED, Vector(100, 1000, 6)),
+        entitlement("s", SPOT, WIDE),
+        entitlement("p", PREEMPTIBLE, WIDE),
+    )
+    assert (len(await admitted(b, "s", 12)), len(await admitted(b, "p", 12))) == (4, 6)
+
+
+async def test_a_claim_takes_back_the_youngest_borrowed_lease(bench: Benches) -> None:
+    b = bench(model(only=TEN), entitlement("g", GUARANTEED, Vector(100, 1000, 6)), entitlement("p", PREEMPTIBLE, WIDE))
+    borrowed = []
+    for _ in range(10):
+        borrowed += await admitted(b, "p", 1)
+        b.pass_ms(1)
+    assert len(await admitted(b, "g", 2)) == 2
+    assert [await b.is_taken(lease) for lease in borrowed] == [False] * 8 + [True] * 2
+
+
+async def test_preemptible_requests_go_before_spot_ones_that_are_younger(bench: Benches) -> None:
+    b = bench(
+        model(only=TEN),
+        entitlement("g", GUARANTEED, Vector(100, 1000, 6)),
+        entitlement("p", PREEMPTIBLE, WIDE),
+        entitlement("s", SPOT, WIDE),
+    )
+    preemptible = await admitted(b, "p", 2)
+    b.pass_ms(10)
+    spot = await admitted(b, "s", 8)
+    await admitted(b, "g", 3)
+    assert [await b.is_taken(lease) for lease in preemptible] == [True, True]
+    assert sum([await b.is_taken(lease) for lease in spot]) == 1
+
+
+async def test_a_spot_request_on_surplus_is_never_taken_back(bench: Benches) -> None:
+    b = bench(model(only=TEN), entitlement("g", GUARANTEED, Vector(100, 1000, 6)), entitlement("s", SPOT, WIDE))
+    answers = [(await b.ask("s", 10, 10))[1] for _ in range(10)]
+    assert [answer.borrowed for answer in answers if isinstance(answer, Admitted)] == [False] * 4 + [True] * 6
+
+
+async def test_a_claim_of_many_kv_tokens_takes_back_as_many_leases_as_it_needs(bench: Benches) -> None:
+    b = bench(model(only=TEN), entitlement("g", GUARANTEED, Vector(900, 6000, 6)), entitlement("p", PREEMPTIBLE, WIDE))
+    borrowed = await admitted(b, "p", 9, kv=1100)
+    assert len(borrowed) == 9
+    assert len(await admitted(b, "g", 1, kv=2300)) == 1  # 100 are free: two of 1100 make room
+    assert sum([await b.is_taken(lease) for lease in borrowed]) == 2
+
+
+async def test_nothing_is_taken_back_for_a_burst_above_the_base(bench: Benches) -> None:
+    b = bench(
+        model(only=TEN),
+        entitlement("g", GUARANTEED, Vector(100, 1000, 2), WIDE),
+        entitlement("p", PREEMPTIBLE, WIDE),
+    )
+    borrowed = await admitted(b, "p", 10)
+    assert len(await admitted(b, "g", 4)) == 2
+    assert sum([await b.is_taken(lease) for lease in borrowed]) == 2
+
+
+async def test_elastic_takes_nothing_back(bench: Benches) -> None:
+    b = bench(model(only=TEN), entitlement("e", ELASTIC, Vector(100, 1000, 4)), entitlement("p", PREEMPTIBLE, WIDE))
+    assert len(await admitted(b, "p", 12)) == 6  # beside the elastic base
+    assert len(await admitted(b, "e", 4)) == 4
+
+
+async def test_the_room_of_a_taken_lease_is_counted_once(bench: Benches) -> None:
+    b = bench(model(only=TEN), entitlement("g", GUARANTEED, Vector(100, 1000, 6)), entitlement("p", PREEMPTIBLE, WIDE))
+    borrowed = await admitted(b, "p", 10)
+    claimed = await admitted(b, "g", 6)
+    state = await b.ledger.state("m")
+    assert state.pools["only"].in_use.concurrency == 10
+    assert state.entitlements["p"].in_use.concurrency == 4
+    for lease in borrowed + claimed:
+        assert await b.settle(lease, 5)
+    state = await b.ledger.state("m")
+    assert state.leases == 0
+    assert state.pools["only"].in_use == state.entitlements["p"].in_use == state.entitlements["g"].in_use == Vector()
+    assert state.entitlements["p"].settled_prompt_tokens == 50
+
+
+async def test_without_a_server_that_answers_the_refusal_says_so(bench: Benches) -> None:
+    b = bench(model(only=TEN), entitlement("g", GUARANTEED, Vector(100, 1000, 6)))
+    await b.set_pool("only", servers=0, elastic=Vector())
+    _, answer = await b.ask("g", 10)
+    assert isinstance(answer, Refused)
+    assert answer.reason is Reason.NO_SERVERS
+
+
+async def test_elastic_above_its_share_leaves_the_shares_of_others(bench: Benches) -> None:
+    b = bench(
+        model(only=TEN),
+        entitlement("a", ELASTIC, Vector(100, 1000, 5), WIDE),
+        entitlement("b", ELASTIC, Vector(100, 1000, 5), WIDE),
+    )
+    await b.set_share("a", Vector(50, 5000, 3), WIDE)
+    await b.set_share("b", Vector(50, 5000, 7), WIDE)
+    await b.set_pool("only", servers=1, elastic=Vector(100, 10_000, 10))
+    assert (len(await admitted(b, "a", 10)), len(await admitted(b, "b", 10))) == (3, 7)
+
+
+async def test_a_cap_of_the_controller_holds_until_the_next_tick(bench: Benches) -> None:
+    b = bench(model(only=WIDE), entitlement("e", ELASTIC, Vector(1000, 1000, 2), Vector(5000, 5000, 9)))
+    await b.set_share("e", Vector(1000, 1000, 2), Vector(2000, 2000, 4))
+    assert len(await admitted(b, "e", 9)) == 4
+    await b.set_share("e", Vector(1000, 1000, 2), Vector(5000, 5000, 50))
+    assert len(await admitted(b, "e", 9)) == 5  # the configured burst is never exceeded
+
+
+async def test_no_share_takes_a_promised_base_away(bench: Benches) -> None:
+    b = bench(model(only=WIDE), entitlement("g", GUARANTEED, Vector(1000, 1000, 4)))
+    await b.set_share("g", Vector(0, 0, 0), Vector(0, 0, 0))
+    assert len(await admitted(b, "g", 9)) == 4
+
+
+async def test_spot_above_its_share_of_the_surplus_leaves_that_of_others(bench: Benches) -> None:
+    b = bench(model(only=TEN), entitlement("s", SPOT, WIDE), entitlement("t", SPOT, WIDE))
+    await b.set_share("s", Vector(50, 5000, 5), WIDE)
+    await b.set_share("t", Vector(50, 5000, 5), WIDE)
+    await b.set_pool("only", servers=1, elastic=Vector(), surplus=Vector(100, 10_000, 10))
+    assert (len(await admitted(b, "s", 10)), len(await admitted(b, "t", 10))) == (5, 5)
+
+
+async def test_dedicated_tokens_are_no_part_of_what_others_share(bench: Benches) -> None:
+    b = bench(
+        model(only=Vector(100, 1_000_000, 100)),
+        entitlement("d", DEDICATED, Vector(60, 100_000, 50)),
+        entitlement("s", SPOT, Vector(1000, 100_000, 50)),
+    )
+    assert isinstance((await b.ask("s", 8192))[1], Admitted)  # all that the pool's bucket holds
+    b.pass_ms(10_000)  # of 100 tokens a second 40 are left
+    assert isinstance((await b.ask("s", 500))[1], Refused)
+    assert isinstance((await b.ask("s", 400))[1], Admitted)
+    assert isinstance((await b.ask("d", 600))[1], Admitted)
