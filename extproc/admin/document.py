@@ -14,7 +14,6 @@ def document(
     policy: Policy,
     states: Mapping[str, ModelState],
     degraded: bool,
-    live_servers: Mapping[tuple[str, str], int] | None = None,
 ) -> dict[str, Any]:
     """Everything the policy names, and nothing else; what the ledger does not know yet is idle.
 
@@ -22,23 +21,17 @@ def document(
         policy: the models and entitlements to show.
         states: by model name.
         degraded: whether requests are decided without the shared state.
-        live_servers: by (model, pool); a pool that is not in it counts all its endpoints.
     """
-    live = live_servers or {}
     models = {
-        model.name: _model(model, policy.entitlements, states.get(model.name, ModelState()), live)
-        for model in policy.models
+        model.name: _model(model, policy.entitlements, states.get(model.name, ModelState())) for model in policy.models
     }
     return {"models": models, "degraded": degraded}
 
 
-def _model(
-    model: Model, entitlements: tuple[Entitlement, ...], state: ModelState, live: Mapping[tuple[str, str], int]
-) -> dict[str, Any]:
+def _model(model: Model, entitlements: tuple[Entitlement, ...], state: ModelState) -> dict[str, Any]:
     return {
         "pools": {
-            pool.name: _pool(pool, state.pools.get(pool.name), live.get((model.name, pool.name), len(pool.endpoints)))
-            for pool in model.pools
+            pool.name: _pool(pool, state.pools.get(pool.name, PoolState(in_use=Vector()))) for pool in model.pools
         },
         "entitlements": {
             entitlement.name: _entitlement(entitlement, state.entitlements.get(entitlement.name))
@@ -50,11 +43,14 @@ def _model(
     }
 
 
-def _pool(pool: Pool, state: PoolState | None, servers: int) -> dict[str, Any]:
+def _pool(pool: Pool, state: PoolState) -> dict[str, Any]:
+    """Before the first tick all servers count as live, and nobody knows how many there should be."""
+    servers = len(pool.endpoints) if state.servers is None else state.servers
     return {
         "capacity": asdict(pool.server_capacity.times(servers)),
-        "in_use": asdict(state.in_use if state else Vector()),
+        "in_use": asdict(state.in_use),
         "servers": servers,
+        "desired": state.desired,
     }
 
 
@@ -64,13 +60,16 @@ def _entitlement(entitlement: Entitlement, known: EntitlementState | None) -> di
         "class": entitlement.service_class.value,
         "base": asdict(entitlement.base),
         "burst": asdict(entitlement.caps),
-        "share": asdict(entitlement.base),  # until shares are set from demand, everybody's is what was promised
+        # Before the first tick everybody's share is the base, and the configured burst the cap.
+        "share": asdict(state.share or entitlement.base),
+        "cap": asdict(state.cap or entitlement.caps),
         "in_use": asdict(state.in_use),
         "peak": asdict(state.peak),
         "balance_tokens": state.balance_tokens,
         "settled": {"prompt": state.settled_prompt_tokens, "completion": state.settled_completion_tokens},
-        "debt": 0.0,
-        "weight": 1.0,
+        "debt": state.debt,
+        "weight": state.weight,
+        "waiting": state.waiting,
     }
 
 

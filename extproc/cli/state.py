@@ -20,14 +20,17 @@ class Pool(msgspec.Struct, frozen=True):
     capacity: Units
     in_use: Units
     servers: int
+    desired: int | None = None
 
 
 class Entitlement(msgspec.Struct, frozen=True):
     service_class: str = msgspec.field(name="class")
-    base: Units
-    burst: Units
+    share: Units
+    cap: Units
     in_use: Units
     balance_tokens: float
+    debt: float = 0
+    waiting: int = 0
     settled: Tokens = Tokens()
 
 

@@ -23,7 +23,10 @@ MOST_SHOWN_BYTES = 500
 @click.option("--admin-url", default=ADMIN_URL, show_default=True, help="The sidecar's admin server.")
 @options.json_option
 def status(admin_url: str, as_json: bool) -> None:
-    """Show pools and entitlements: in use / capacity, for each of the three units.
+    """Show pools and entitlements: what is in use of what there is, for each of the three units.
+
+    A share is what a tenant may use even while everybody wants more; debt, from -1 to 1, is how much less than its base
+    it had of late.
 
     \b
     Examples:
@@ -73,10 +76,17 @@ def fetch(url: str, admin_url: str) -> bytes:
 def show(state: State) -> None:
     if state.degraded:
         click.echo("Degraded: Redis does not answer, each sidecar decides by its own share.\n")
-    tables.show("Pools", ("model", "pool", ">servers", ">tokens/s", ">KV tokens", ">concurrency"), pool_rows(state))
     tables.show(
-        "Entitlements (in use / base / at most)",
-        ("model", "entitlement", "class", ">tokens/s", ">KV tokens", ">concurrency", ">balance", ">settled"),
+        "Pools (in use / capacity)",
+        ("model", "pool", ">servers", ">desired", ">tokens/s", ">KV tokens", ">concurrency"),
+        pool_rows(state),
+    )
+    tables.show(
+        "Entitlements (in use / share / at most)",
+        (
+            *("model", "entitlement", "class", ">tokens/s", ">KV tokens", ">concurrency"),
+            *(">debt", ">waiting", ">balance", ">settled"),
+        ),
         entitlement_rows(state),
     )
 
@@ -84,7 +94,8 @@ def show(state: State) -> None:
 def pool_rows(state: State) -> Iterator[tuple[str, ...]]:
     for model_name, model in state.models.items():
         for name, pool in model.pools.items():
-            yield (model_name, name, str(pool.servers), *fractions(pool.in_use, pool.capacity))
+            desired = "-" if pool.desired is None else str(pool.desired)
+            yield (model_name, name, str(pool.servers), desired, *fractions(pool.in_use, pool.capacity))
 
 
 def entitlement_rows(state: State) -> Iterator[tuple[str, ...]]:
@@ -92,8 +103,13 @@ def entitlement_rows(state: State) -> Iterator[tuple[str, ...]]:
         for name, one in model.entitlements.items():
             settled = one.settled.prompt + one.settled.completion
             yield (
-                *(model_name, name, one.service_class, *fractions(one.in_use, one.base, one.burst)),
-                *(tables.number(one.balance_tokens), tables.number(settled)),
+                *(model_name, name, one.service_class, *fractions(one.in_use, one.share, one.cap)),
+                *(
+                    f"{round(one.debt, 2) + 0:.2f}",
+                    str(one.waiting),
+                    tables.number(one.balance_tokens),
+                    tables.number(settled),
+                ),
             )
 
 

@@ -99,24 +99,35 @@ def _pool_gauges(models: Mapping[str, Any]) -> Iterator[Metric]:
     labels = ("model", "pool", "unit")
     in_use = GaugeMetricFamily("tokenpool_in_use", "What leases hold of a pool.", labels=labels)
     capacity = GaugeMetricFamily("tokenpool_capacity", "What a pool's live servers give.", labels=labels)
+    servers = GaugeMetricFamily("tokenpool_servers", "Servers of a pool that answer.", labels=labels[:2])
+    desired = GaugeMetricFamily("tokenpool_desired_replicas", "Servers that a pool should have.", labels=labels[:2])
     for model, of_model in models.items():
         for pool, of_pool in of_model["pools"].items():
             _add_vector(in_use, (model, pool), of_pool["in_use"])
             _add_vector(capacity, (model, pool), of_pool["capacity"])
-    yield from (in_use, capacity)
+            servers.add_metric((model, pool), of_pool["servers"])
+            if of_pool["desired"] is not None:
+                desired.add_metric((model, pool), of_pool["desired"])
+    yield from (in_use, capacity, servers, desired)
 
 
 def _entitlement_gauges(models: Mapping[str, Any]) -> Iterator[Metric]:
     labels = ("model", "entitlement", "unit")
     in_use = GaugeMetricFamily("tokenpool_entitlement_in_use", "What leases hold of an entitlement.", labels=labels)
-    share = GaugeMetricFamily("tokenpool_share", "What an entitlement may use at present.", labels=labels)
+    share = GaugeMetricFamily("tokenpool_share", "What an entitlement may use while all want more.", labels=labels)
+    cap = GaugeMetricFamily("tokenpool_cap", "The most that an entitlement may use at present.", labels=labels)
+    weight = GaugeMetricFamily("tokenpool_weight", "What an entitlement weighs when shares are set.", labels=labels[:2])
+    waiting = GaugeMetricFamily("tokenpool_waiting", "Requests that wait for room.", labels=labels[:2])
     debt = GaugeMetricFamily("tokenpool_debt", "Recent shortfall against the base, -1 to 1.", labels=labels[:2])
     for model, of_model in models.items():
         for entitlement, of_entitlement in of_model["entitlements"].items():
             _add_vector(in_use, (model, entitlement), of_entitlement["in_use"])
             _add_vector(share, (model, entitlement), of_entitlement["share"])
+            _add_vector(cap, (model, entitlement), of_entitlement["cap"])
             debt.add_metric((model, entitlement), of_entitlement["debt"])
-    yield from (in_use, share, debt)
+            weight.add_metric((model, entitlement), of_entitlement["weight"])
+            waiting.add_metric((model, entitlement), of_entitlement["waiting"])
+    yield from (in_use, share, cap, debt, weight, waiting)
 
 
 def _model_gauges(models: Mapping[str, Any]) -> Iterator[Metric]:

@@ -19,28 +19,45 @@ POLICY = Policy(
     ),
 )
 LLAMA = ModelState(
-    pools={"short": PoolState(Vector(30, 900, 2))},
-    entitlements={"acme": EntitlementState(Vector(20, 600, 1), Vector(0, 700, 3), -40, 11, 22)},
+    pools={"short": PoolState(Vector(30, 900, 2), servers=1, desired=3)},
+    entitlements={
+        "acme": EntitlementState(
+            *(Vector(20, 600, 1), Vector(0, 700, 3), -40, 11, 22),
+            share=Vector(150, 6000, 5),
+            cap=Vector(180, 8000, 7),
+            debt=0.25,
+            weight=6.5,
+            waiting=4,
+        )
+    },
     leases=2,
     bytes_per_token={"prose": 4.4},
 )
 
 
-def test_a_pool_shows_what_its_servers_give_and_what_is_held() -> None:
+def test_a_pool_shows_what_its_live_servers_give_what_is_held_and_how_many_there_should_be() -> None:
     pools = document(POLICY, {"llama": LLAMA}, degraded=False)["models"]["llama"]["pools"]
     assert pools == {
         "short": {
-            "capacity": {"tokens_per_second": 2000, "kv_tokens": 200_000, "concurrency": 64},
+            "capacity": {"tokens_per_second": 1000, "kv_tokens": 100_000, "concurrency": 32},
             "in_use": {"tokens_per_second": 30, "kv_tokens": 900, "concurrency": 2},
-            "servers": 2,
+            "servers": 1,
+            "desired": 3,
         }
     }
 
 
-def test_servers_that_are_down_are_not_counted() -> None:
-    shown = document(POLICY, {"llama": LLAMA}, degraded=False, live_servers={("llama", "short"): 1})
-    pool = shown["models"]["llama"]["pools"]["short"]
-    assert (pool["servers"], pool["capacity"]["concurrency"]) == (1, 32)
+def test_a_pool_with_no_live_server_gives_nothing() -> None:
+    none = ModelState(pools={"short": PoolState(Vector(), servers=0, desired=2)})
+    pool = document(POLICY, {"llama": none}, degraded=False)["models"]["llama"]["pools"]["short"]
+    assert (pool["servers"], pool["capacity"]) == (0, IDLE)
+
+
+def test_before_the_first_tick_all_servers_count_and_shares_are_what_was_promised() -> None:
+    model = document(POLICY, {}, degraded=False)["models"]["llama"]
+    pool, acme = model["pools"]["short"], model["entitlements"]["acme"]
+    assert (pool["servers"], pool["capacity"]["concurrency"], pool["desired"]) == (2, 64, None)
+    assert (acme["share"], acme["cap"], acme["debt"]) == (acme["base"], acme["burst"], 0)
 
 
 def test_an_entitlement_shows_what_was_promised_beside_what_was_used() -> None:
@@ -50,13 +67,15 @@ def test_an_entitlement_shows_what_was_promised_beside_what_was_used() -> None:
             "class": "guaranteed",
             "base": {"tokens_per_second": 100, "kv_tokens": 5000, "concurrency": 4},
             "burst": {"tokens_per_second": 200, "kv_tokens": 9000, "concurrency": 8},
-            "share": {"tokens_per_second": 100, "kv_tokens": 5000, "concurrency": 4},
+            "share": {"tokens_per_second": 150, "kv_tokens": 6000, "concurrency": 5},
+            "cap": {"tokens_per_second": 180, "kv_tokens": 8000, "concurrency": 7},
             "in_use": {"tokens_per_second": 20, "kv_tokens": 600, "concurrency": 1},
             "peak": {"tokens_per_second": 0, "kv_tokens": 700, "concurrency": 3},
             "balance_tokens": -40,
             "settled": {"prompt": 11, "completion": 22},
-            "debt": 0.0,
-            "weight": 1.0,
+            "debt": 0.25,
+            "weight": 6.5,
+            "waiting": 4,
         }
     }
 

@@ -44,17 +44,27 @@ def state() -> bytes:
     """The document as the admin server makes it, with something in use."""
     used = Vector(120, 3000, 2)
     model = ModelState(
-        pools={"short": PoolState(used)}, entitlements={"acme-chat": EntitlementState(used, used, 7321, 100, 20)}
+        pools={"short": PoolState(used, servers=1, desired=2)},
+        entitlements={
+            "acme-chat": EntitlementState(
+                *(used, used, 7321, 100, 20),
+                share=Vector(900, 70_000, 9),
+                cap=Vector(1100, 80_000, 20),
+                debt=-0.126,
+                waiting=3,
+            )
+        },
     )
     return json.dumps(document(load(EXAMPLE).policy, {"llama-3-8b": model}, degraded=False)).encode()
 
 
-def test_pools_and_entitlements_are_shown_with_what_is_in_use(state: bytes) -> None:
+def test_pools_and_entitlements_are_shown_with_what_they_use_and_may_use(state: bytes) -> None:
     with answering(200, state) as url:
         result = run(url)
     rows = [" ".join(line.split()) for line in result.stdout.splitlines()]
-    assert "llama-3-8b short 1 120/2,400 3,000/262,144 2/64" in rows
-    assert "llama-3-8b acme-chat guaranteed 120/800/1,200 3,000/60,000/90,000 2/8/24 7,321 120" in rows
+    assert "llama-3-8b short 1 2 120/2,400 3,000/262,144 2/64" in rows
+    assert "llama-3-8b long 1 - 0/900 0/524,288 0/16" in rows
+    assert "llama-3-8b acme-chat guaranteed 120/900/1,100 3,000/70,000/80,000 2/9/20 -0.13 3 7,321 120" in rows
 
 
 def test_json_is_the_servers_own_document(state: bytes) -> None:

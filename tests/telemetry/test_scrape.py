@@ -38,13 +38,17 @@ STATE: dict[str, Any] = {
                     "capacity": {"tokens_per_second": 2400, "kv_tokens": 262144, "concurrency": 64},
                     "in_use": {"tokens_per_second": 20, "kv_tokens": 800, "concurrency": 2},
                     "servers": 1,
+                    "desired": 3,
                 }
             },
             "entitlements": {
                 "acme": {
                     "share": {"tokens_per_second": 800, "kv_tokens": 60000, "concurrency": 16},
                     "in_use": {"tokens_per_second": 10, "kv_tokens": 400, "concurrency": 1},
+                    "cap": {"tokens_per_second": 900, "kv_tokens": 70000, "concurrency": 18},
                     "debt": 0.25,
+                    "weight": 6.5,
+                    "waiting": 4,
                 }
             },
             "leases": 2,
@@ -128,6 +132,11 @@ def test_counts_of_an_earlier_supervisor_are_removed(tmp_path: Path) -> None:
         ("tokenpool_entitlement_in_use", {"model": "llama", "entitlement": "acme", "unit": "concurrency"}, 1),
         ("tokenpool_share", {"model": "llama", "entitlement": "acme", "unit": "kv_tokens"}, 60000),
         ("tokenpool_debt", {"model": "llama", "entitlement": "acme"}, 0.25),
+        ("tokenpool_cap", {"model": "llama", "entitlement": "acme", "unit": "concurrency"}, 18),
+        ("tokenpool_weight", {"model": "llama", "entitlement": "acme"}, 6.5),
+        ("tokenpool_waiting", {"model": "llama", "entitlement": "acme"}, 4),
+        ("tokenpool_servers", {"model": "llama", "pool": "short"}, 1),
+        ("tokenpool_desired_replicas", {"model": "llama", "pool": "short"}, 3),
         ("tokenpool_leases", {"model": "llama"}, 2),
         ("tokenpool_bytes_per_token", {"model": "llama", "category": "prose"}, 4.4),
         ("tokenpool_degraded", {}, 0),
@@ -137,6 +146,15 @@ def test_the_state_document_becomes_gauges(name: str, labels: dict[str, str], va
     registry = CollectorRegistry()
     registry.register(StateCollector(STATE))
     assert registry.get_sample_value(name, labels) == value
+
+
+def test_what_no_tick_has_set_yet_is_no_gauge() -> None:
+    llama = STATE["models"]["llama"]
+    untouched = {"models": {"llama": {**llama, "pools": {"short": {**llama["pools"]["short"], "desired": None}}}}}
+    registry = CollectorRegistry()
+    registry.register(StateCollector({**untouched, "degraded": False}))
+    assert registry.get_sample_value("tokenpool_desired_replicas", {"model": "llama", "pool": "short"}) is None
+    assert registry.get_sample_value("tokenpool_servers", {"model": "llama", "pool": "short"}) == 1
 
 
 @pytest.mark.parametrize("state", [None, {**STATE, "degraded": True}], ids=["no state", "degraded state"])
