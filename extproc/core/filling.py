@@ -103,37 +103,35 @@ def whole(requests: Column, kv_each: Column, room: Column, precedence: Precedenc
     wanted = np.maximum(requests, np.floor(requests + ALMOST))
     given = np.floor(wanted)
     _make_way(given, wanted, kv_each, room, precedence)
-    _round_up(given, wanted - given, kv_each, room, precedence)
+    _round_up(given, wanted, kv_each, room, precedence)
     return np.column_stack((_whole_tokens(given * kv_each, room[0], precedence), given))
 
 
 def _make_way(given: Column, wanted: Column, kv_each: Column, room: Column, precedence: Precedence) -> None:
-    """Gives one request to the first of those who are due, and takes its KV tokens from others in proportion."""
-    due = (wanted > 0) & (wanted < 1) & (precedence.waited >= DUE) & (kv_each <= room[0])
+    """Gives one request to the first of those who are due; the others give way in proportion, where they must."""
+    due = (wanted > ALMOST) & (wanted < 1) & (precedence.waited >= DUE) & (kv_each <= room[0])
     rows = np.flatnonzero(due)
-    if not rows.size:
+    if not rows.size or room[1] < 1:
         return
     first = precedence.of(rows, precedence.waited[rows])[0]
-    left, taken = room[0] - kv_each[first], given @ kv_each
-    if taken > left:
-        given *= left / taken
+    left = room - [kv_each[first], 1.0]
+    taken = np.array([given @ kv_each, given.sum()])
+    if (taken > left).any():
+        given *= np.divide(left, taken, out=np.ones(2), where=taken > left).min()
         np.floor(given + ALMOST, out=given)
     given[first] = 1.0
 
 
-def _round_up(given: Column, remainder: Column, kv_each: Column, room: Column, precedence: Precedence) -> None:
-    """Gives one request more to as many as there is room for, in order."""
-    rows = np.flatnonzero(remainder > ALMOST)
-    rows = precedence.of(rows, np.minimum(remainder[rows], 1.0) + precedence.waited[rows])
-    for _ in range(PASSES):  # each goes on behind those whose request is too large for what is left
+def _round_up(given: Column, wanted: Column, kv_each: Column, room: Column, precedence: Precedence) -> None:
+    """One request more to as many as there is room for, in order; each pass goes on behind one that was too large."""
+    for _ in range(PASSES):
         left = room - np.array([given @ kv_each, given.sum()])
-        rows = rows[kv_each[rows] <= left[0] + ALMOST]
-        fits = (np.arange(1, len(rows) + 1) <= left[1]) & (np.cumsum(kv_each[rows]) <= left[0] + ALMOST)
-        if not fits.any():
+        rows = np.flatnonzero((wanted - given > ALMOST) & (kv_each <= left[0] + ALMOST))
+        if not rows.size or left[1] < 1:
             return
-        taken = np.logical_and.accumulate(fits)
-        given[rows[taken]] += 1.0
-        rows = rows[~taken]
+        rows = precedence.of(rows, np.minimum(wanted[rows] - given[rows], 1.0) + precedence.waited[rows])
+        fits = (np.arange(1, len(rows) + 1) <= left[1]) & (np.cumsum(kv_each[rows]) <= left[0] + ALMOST)
+        given[rows[np.logical_and.accumulate(fits)]] += 1.0
 
 
 def _whole_tokens(tokens: Column, room: float, precedence: Precedence) -> Column:

@@ -44,7 +44,8 @@ def wants(terms: Terms, seen: Seen, asked_rate: Column, served_rate: Column) -> 
 
 def _at_most(limits: Column, amounts: Column) -> Column:
     """The fraction (n,) of amounts (n, 2) that keeps within the limits in both units: requests are not divided."""
-    ratio = np.divide(np.maximum(limits, 0.0), amounts, out=np.ones_like(amounts), where=amounts > limits)
+    limits = np.maximum(limits, 0.0)  # below 0 where the configured burst is less than what is held
+    ratio = np.divide(limits, amounts, out=np.ones_like(amounts), where=amounts > limits)
     fraction: Column = ratio.min(axis=1)
     return fraction
 
@@ -54,7 +55,7 @@ def _unmet(terms: Terms, seen: Seen, held: Column) -> Column:
     unmet = np.where(seen.unmet[..., 1:] > 0, seen.unmet, 0.0)
     total = unmet.sum(axis=1)
     part = _at_most(terms.caps[:, 1:] - held.sum(axis=1), total)
-    requests = np.floor(part[:, np.newaxis] * unmet[..., 1])
+    requests = np.floor(part[:, np.newaxis] * unmet[..., 1] + 1e-9)
     rest = np.floor(part * total[:, 1] + 1e-9) - requests.sum(axis=1)
     requests[np.arange(len(requests)), unmet[..., 1].argmax(axis=1)] += rest
     each = np.divide(unmet[..., 0], unmet[..., 1], out=np.zeros_like(requests), where=unmet[..., 1] > 0)
