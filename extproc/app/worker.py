@@ -50,6 +50,7 @@ async def _worker(options: WorkerOptions) -> None:
         telemetry,
         lease_ms=settings.lease_seconds * 1000,
         timeout_ms=settings.redis_timeout_ms,
+        tick_ms=settings.tick_ms,
     )
     beliefs = LearnedBeliefs(ledger)
     settlements = Settlements(settings.policy, ledger, beliefs, telemetry)

@@ -21,8 +21,9 @@ from hypothesis.stateful import (
 
 from extproc.core.policy import Entitlement, Model, Policy, ServiceClass, Vector
 from extproc.core.refusal import Reason
+from extproc.core.tick import terms, tick
 from extproc.ledger import Admitted, Demand, ModelState, Refused, Settlement
-from extproc.redis_ledger import RedisLedger, connect
+from extproc.redis_ledger import RedisControl, RedisLedger, connect
 from tests.ledger.conftest import LEASE_MS, Silent, entitlement, model
 
 
@@ -57,11 +58,19 @@ NAMES = ("dedicated", "guaranteed", "elastic", "spot", "preemptible")
 
 @dataclass
 class Live:
+    """A lease; `kv` and `slots` are what it holds now: nothing more once it was taken back."""
+
     name: str
     pool: str
     tokens: int
     kv: int
     deadline_ms: int
+    slots: int = 1
+    borrowed: bool = False
+
+
+def held_by(leases: list[Live]) -> Vector:
+    return Vector(-(-sum(x.tokens for x in leases) // 10), sum(x.kv for x in leases), sum(x.slots for x in leases))
 
 
 class LedgerLife(RuleBasedStateMachine):
@@ -99,12 +108,15 @@ class LedgerLife(RuleBasedStateMachine):
             ]
 
         self.ledgers = self.run(make())
+        policy = Policy((self.world.model,), self.world.entitlements)
+        self.control = RedisControl(connect(self.url), policy, Silent(), now_ms=lambda: self.now)
         self.started = self.now
 
     def teardown(self) -> None:
         async def close() -> None:
             for ledger in self.ledgers:
                 await ledger.close()
+            await self.control._calls.client.aclose()
 
         if hasattr(self, "ledgers"):
             self.run(close())
@@ -133,10 +145,39 @@ class LedgerLife(RuleBasedStateMachine):
         answers = self.run(ask())
         for demand, answer in zip(demands, answers, strict=True):
             if isinstance(answer, Admitted):
-                self.live[demand.lease] = Live(demand.entitlement.name, answer.pool, tokens, kv, self.now + LEASE_MS)
+                self.live[demand.lease] = Live(
+                    demand.entitlement.name, answer.pool, tokens, kv, self.now + LEASE_MS, borrowed=answer.borrowed
+                )
                 self.charged[demand.entitlement.name] += tokens
+        self.look_for_taken()
         if len(demands) == 1 and isinstance(answers[0], Refused):
             self.check_refusal(demands[0], answers[0], before)
+
+    def look_for_taken(self) -> None:
+        """What became of the leases, as the server has them."""
+        stored = self.run(self.stored())
+        assert stored.keys() == self.live.keys()
+        for lease, (borrowed, kv, slots) in stored.items():
+            live = self.live[lease]
+            if slots == 0 and live.slots == 1:
+                assert live.borrowed, "a lease that was nobody's to take was taken back"
+                assert kv == 0
+            live.kv, live.slots, live.borrowed = kv, slots, borrowed
+
+    async def stored(self) -> dict[str, tuple[bool, int, int]]:
+        """By lease: whether it is borrowed, its KV tokens, its slots."""
+        found = await self.ledgers[0]._client.hgetall("tp1:{m}:leases")
+        records = {str(lease): str(record).split() for lease, record in found.items()}
+        return {lease: (r[5] == "1", int(r[7]), int(r[8])) for lease, r in records.items()}
+
+    @rule()
+    def the_controller_ticks(self) -> None:
+        async def set_shares() -> bool:
+            seen = await self.control.seen("m", (1, 1))
+            shares = tick(terms(self.world.model, self.world.entitlements), seen)
+            return await self.control.set_shares("m", await self.control.lead("m", "test", 3_000), shares)
+
+        assert self.run(set_shares())
 
     @rule(name=st.sampled_from(NAMES), tokens=st.integers(50, 400))
     def spend_until_refused(self, name: str, tokens: int) -> None:
@@ -154,37 +195,39 @@ class LedgerLife(RuleBasedStateMachine):
         spent = self.run(spend())
         self.charged[name] += spent * tokens
         self.settled[name] += spent * tokens
+        self.look_for_taken()
 
     def check_refusal(self, demand: Demand, answer: Refused, before: ModelState) -> None:
         """Nobody is refused while a unit he may use is free; and never a guaranteed one within its base."""
         e, state = demand.entitlement, before.entitlements.get(demand.entitlement.name)
         used = state.in_use if state else Vector()
         balance = state.balance_tokens if state else 10 * e.caps.tokens_per_second
+        caps = state.cap if state and state.cap else e.caps
         assert answer.retry_ms > 0
         if answer.reason is Reason.TOKENS_PER_SECOND:
             assert demand.tokens > balance
         elif answer.reason is Reason.KV_TOKENS:
-            assert used.kv_tokens + demand.kv_tokens > e.caps.kv_tokens
+            assert used.kv_tokens + demand.kv_tokens > caps.kv_tokens
         elif answer.reason is Reason.CONCURRENCY:
-            assert used.concurrency + 1 > e.caps.concurrency
+            assert used.concurrency + 1 > caps.concurrency
         elif self.world.plentiful:
             assert not self.inside_base(e, used, demand), "a promise was broken"
             assert all(self.short_of_room(name, demand, before) for name in demand.pools)
 
     def inside_base(self, e: Entitlement, used: Vector, demand: Demand) -> bool:
         fits = used.kv_tokens + demand.kv_tokens <= e.base.kv_tokens and used.concurrency < e.base.concurrency
-        return e.service_class.tier == 0 and fits
+        return e.service_class.promised and fits
 
     def short_of_room(self, name: str, demand: Demand, before: ModelState) -> bool:
-        """Even with every promise of a higher class unclaimed, the most that may be kept from this one."""
-        capacity, used = self.world.model.pool(name).capacity, Vector()
-        if name in before.pools:
-            used = before.pools[name].in_use
-        tier = demand.entitlement.service_class.tier
+        """Even with every promise and every share of others unclaimed, the most that may be kept from this one."""
+        capacity, used = self.world.model.pool(name).capacity, before.pools[name].in_use
         kept = Vector()
         for e in self.world.entitlements:
-            if e.service_class.tier < max(tier, 1):
-                kept += e.base
+            state = before.entitlements.get(e.name)
+            share = state.share if state and state.share else e.base
+            if e.service_class is not demand.entitlement.service_class:
+                kept += share if share.concurrency > e.base.concurrency else e.base
+                kept += Vector(0, max(0, share.kv_tokens - e.base.kv_tokens), 0)
         return (
             used.kv_tokens + demand.kv_tokens + kept.kv_tokens > capacity.kv_tokens
             or used.concurrency + 1 + kept.concurrency > capacity.concurrency
@@ -234,11 +277,13 @@ class LedgerLife(RuleBasedStateMachine):
         assert state.leases == len(self.live)
         for name, entry in state.entitlements.items():
             mine = [lease for lease in self.live.values() if lease.name == name]
-            assert entry.in_use == Vector(-(-sum(x.tokens for x in mine) // 10), sum(x.kv for x in mine), len(mine))
+            assert entry.in_use == Vector(
+                -(-sum(x.tokens for x in mine) // 10), sum(x.kv for x in mine), sum(x.slots for x in mine)
+            )
             assert entry.settled_prompt_tokens == self.settled[name]
         for name, pool in state.pools.items():
             there = [lease for lease in self.live.values() if lease.pool == name]
-            assert pool.in_use == Vector(-(-sum(x.tokens for x in there) // 10), sum(x.kv for x in there), len(there))
+            assert pool.in_use == held_by(there)
 
     @invariant()
     def nobody_is_above_his_caps_and_no_pool_above_its_capacity(self) -> None:
@@ -256,21 +301,21 @@ class LedgerLife(RuleBasedStateMachine):
 
     @invariant()
     def every_promise_can_be_claimed_now(self) -> None:
-        """What is free in each pool holds whatever the reserved classes have not claimed of it."""
+        """What is free in each pool holds the dedicated claims; with what is borrowed, the guaranteed ones too."""
         for name in ("short", "long"):
             there = [lease for lease in self.live.values() if lease.pool == name]
             capacity = self.world.model.pool(name).capacity
-            for unit, used in (("kv_tokens", sum(x.kv for x in there)), ("concurrency", len(there))):
-                claimable = sum(
-                    max(
-                        0,
-                        getattr(e.base, unit)
-                        - sum(x.kv if unit == "kv_tokens" else 1 for x in there if x.name == e.name),
-                    )
-                    for e in self.world.entitlements
-                    if e.service_class.tier == 0
-                )
-                assert getattr(capacity, unit) - used >= claimable
+            for unit, field in (("kv_tokens", "kv"), ("concurrency", "slots")):
+                free = getattr(capacity, unit) - sum(getattr(x, field) for x in there)
+                borrowed = sum(getattr(x, field) for x in there if x.borrowed)
+                dedicated, guaranteed = (self.claimable(one, unit, field, there) for one in NAMES[:2])
+                assert free >= dedicated
+                assert free + borrowed >= dedicated + guaranteed
+
+    def claimable(self, name: str, unit: str, field: str, there: list[Live]) -> int:
+        used = sum(getattr(x, field) for x in there if x.name == name)
+        base: int = getattr(self.world.by_name[name].base, unit)
+        return int(max(0, base - used))
 
 
 @pytest.mark.timeout(300)
