@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from extproc.health import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +17,7 @@ class SidecarOptions:
     admin_host: str
     admin_port: int
     json_logs: bool = False
+    servers: Mapping[Place, str] = field(default_factory=dict)  # where those of sim:// endpoints are
 
 
 @dataclass(frozen=True, slots=True)

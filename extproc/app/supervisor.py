@@ -1,17 +1,22 @@
-"""The sidecar's first process: starts the workers, restarts those that die, and serves the admin pages."""
+"""The sidecar's first process: starts the workers, restarts those that die, serves the admin pages.
+
+It also takes part in the lead: a tick of thousands of entitlements would hold up a worker's verdicts.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +31,11 @@ from extproc.app import handover, logs
 from extproc.app.faults import SidecarError
 from extproc.app.options import SidecarOptions
 from extproc.app.worker import redis_url
+from extproc.controller import Controller
 from extproc.core.observed import Decided, Settled
 from extproc.core.settings import Settings, without_password
-from extproc.redis_ledger import RedisLedger, connect
+from extproc.health import Health
+from extproc.redis_ledger import RedisControl, RedisLedger, connect
 from extproc.telemetry import MetricsDirectory
 
 RESTART_SECONDS = (0.1, 5.0)  # first and longest pause before a worker that died is started again
@@ -39,6 +46,8 @@ UNIX = "unix:"
 
 log = logging.getLogger(__name__)
 
+_Work = Callable[[], Coroutine[Any, Any, None]]
+
 
 def run_sidecar(options: SidecarOptions) -> None:
     """Runs until SIGINT or SIGTERM. Raises SidecarError where it cannot start."""
@@ -48,10 +57,12 @@ def run_sidecar(options: SidecarOptions) -> None:
 
 async def _sidecar(options: SidecarOptions) -> None:
     settings = config.load(options.config)
-    url = redis_url(settings, options.redis)
-    ledger = RedisLedger(
-        connect(url), settings.policy, _Unwatched(), lease_ms=settings.lease_seconds * 1000, timeout_ms=1000
-    )
+    gc.freeze()  # thousands of entitlements, which stay: collections need not look at them
+    url, unwatched = redis_url(settings, options.redis), _Unwatched()
+    client = connect(url)
+    ledger = RedisLedger(client, settings.policy, unwatched, lease_ms=settings.lease_seconds * 1000, timeout_ms=1000)
+    health = Health(settings.policy, options.servers, settings.tick_ms / 1000)
+    controller = Controller(settings, RedisControl(client, settings.policy, unwatched), health, _own_name())
     try:
         if not await ledger.alive():
             raise SidecarError(f"no Redis answers at {without_password(url)}; start it, or name another with --redis")
@@ -61,12 +72,14 @@ async def _sidecar(options: SidecarOptions) -> None:
             handed = Path(folder) / "settings"
             handover.write(settings, handed)
             workers = [Worker(options, index, url, metrics, handed) for index in range(len(options.addresses))]
-            await _supervise(options, Overview(settings, ledger, workers, metrics), workers)
+            lives = [worker.live for worker in workers]
+            overview = Overview(settings, ledger, workers, metrics)
+            await _supervise(options, overview, [*lives, health.run, controller.run])
     finally:
         await ledger.close()
 
 
-async def _supervise(options: SidecarOptions, overview: Overview, workers: list[Worker]) -> None:
+async def _supervise(options: SidecarOptions, overview: Overview, work: Sequence[_Work]) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -76,13 +89,18 @@ async def _supervise(options: SidecarOptions, overview: Overview, workers: list[
     except OSError as fault:
         place = f"{options.admin_host}:{options.admin_port}"
         raise SidecarError(f"cannot listen on {place}: {fault.strerror}; choose another with --admin-port") from fault
-    lives = [asyncio.create_task(worker.live()) for worker in workers]
+    tasks = [asyncio.create_task(one()) for one in work]
     log.info("admin pages on http://%s:%d", options.admin_host, admin.port)
     await stopping.wait()
-    for life in lives:
-        life.cancel()
-    await asyncio.gather(*lives, return_exceptions=True)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
     await admin.close()
+
+
+def _own_name() -> str:
+    """A process id may come again, and be the same in two containers."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 def _require_unserved(addresses: tuple[str, ...]) -> None:
@@ -197,6 +215,8 @@ class _Unwatched:
     def decided(self, fact: Decided) -> None: ...
 
     def settled(self, fact: Settled) -> None: ...
+
+    def preempted(self, model: str, entitlement: str, service_class: str) -> None: ...
 
     def ledger_call(self, operation: str, requests: int, seconds: float) -> None: ...
 

@@ -31,13 +31,7 @@ if TYPE_CHECKING:
     help="As `tokenpool serve --listen` has it. One is counted up for further workers; or give one each.",
 )
 @click.option("--workers", type=click.IntRange(1, options.MAX_WORKERS), help="Of the sidecar.  [default: one per core]")
-@click.option(
-    "--server",
-    "servers",
-    multiple=True,
-    metavar="MODEL/POOL=URL",
-    help="Where the simulator of a sim:// endpoint listens; repeated for a pool's next one.",
-)
+@options.server_option
 @click.option(
     "--output",
     "-o",
@@ -92,15 +86,6 @@ def write(config: Path, deployment: Deployment, output: Path | None) -> None:
 
 
 def simulated(servers: tuple[str, ...]) -> dict[SimulatedServer, str]:
-    """A pool's servers are numbered in the order given."""
     from extproc.envoy_config import SimulatedServer
 
-    known: dict[SimulatedServer, str] = {}
-    for one in servers:
-        place, _, url = one.partition("=")
-        model, _, pool = place.rpartition("/")
-        if not (model and pool and url.startswith(("http://", "https://"))):
-            raise click.UsageError(f"--server {one!r} is not MODEL/POOL=http://HOST:PORT")
-        index = sum(1 for known_one in known if (known_one.model, known_one.pool) == (model, pool))
-        known[SimulatedServer(model, pool, index)] = url
-    return known
+    return {SimulatedServer(*place): url for place, url in options.placed_servers(servers).items()}

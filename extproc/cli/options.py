@@ -38,6 +38,29 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
+def server_option(command: F) -> F:
+    return click.option(
+        "--server",
+        "servers",
+        multiple=True,
+        metavar="MODEL/POOL=URL",
+        help="Where the simulator of a sim:// endpoint listens; repeated for a pool's next one.",
+    )(command)
+
+
+def placed_servers(given: Sequence[str]) -> dict[tuple[str, str, int], str]:
+    """URLs by model, pool and number: a pool's servers are numbered in the order given."""
+    known: dict[tuple[str, str, int], str] = {}
+    for one in given:
+        place, _, url = one.partition("=")
+        model, _, pool = place.rpartition("/")
+        if not (model and pool and url.startswith(("http://", "https://"))):
+            raise click.UsageError(f"--server {one!r} is not MODEL/POOL=http://HOST:PORT")
+        index = sum(1 for known_model, known_pool, _ in known if (known_model, known_pool) == (model, pool))
+        known[model, pool, index] = url
+    return known
+
+
 def load_settings(config: Path) -> Settings:
     """The configuration, or every mistake in it as one failure."""
     from extproc.config import ConfigError, load  # noqa: PLC0415 - pydantic takes a while to import

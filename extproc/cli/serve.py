@@ -31,6 +31,7 @@ ADMIN_PORT = 9464
 @click.option(
     "--redis", envvar="TOKENPOOL_REDIS", metavar="URL", help="Instead of `redis:` in the file.  [env: TOKENPOOL_REDIS]"
 )
+@options.server_option
 @click.option("--json-logs", is_flag=True, help="Log JSON lines.")
 def serve(  # noqa: PLR0913 - one parameter an option
     *,
@@ -40,6 +41,7 @@ def serve(  # noqa: PLR0913 - one parameter an option
     admin_host: str,
     admin_port: int,
     redis: str | None,
+    servers: tuple[str, ...],
     json_logs: bool,
 ) -> None:
     """Run the sidecar until SIGINT or SIGTERM.
@@ -52,7 +54,7 @@ def serve(  # noqa: PLR0913 - one parameter an option
       tokenpool serve --listen 0.0.0.0:50051 --workers 4 --redis redis://redis:6379/0
       tokenpool serve --listen unix:/run/tokenpool/sidecar.sock --workers 2
     """  # noqa: D301 - click wants the character
-    addresses = options.worker_addresses(listen, workers)
+    addresses, placed = options.worker_addresses(listen, workers), options.placed_servers(servers)
     settings = options.load_settings(config)
     if not (redis or settings.redis):
         raise Failure(
@@ -62,7 +64,7 @@ def serve(  # noqa: PLR0913 - one parameter an option
     from extproc.app import SidecarError, SidecarOptions, run_sidecar
 
     try:
-        run_sidecar(SidecarOptions(config, redis, addresses, admin_host, admin_port, json_logs))
+        run_sidecar(SidecarOptions(config, redis, addresses, admin_host, admin_port, json_logs, placed))
     except SidecarError as error:
         raise Failure(str(error)) from error
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from extproc.core.metadata import cluster_name
 from extproc.core.settings import Settings
-from extproc.envoy_config import Deployment, write_xds
+from extproc.envoy_config import Deployment, SimulatedServer, write_xds
 from extproc.local import drain, ports, programs, readiness, redis_reach, simulators, valkey
 from extproc.local.processes import Children
 from extproc.local.simulators import Simulated
@@ -74,6 +74,7 @@ class Stack:
         self._children = children
         self._announce = announce
         self._simulators: dict[Simulated, str] = {}  # where each listens
+        self._addresses: dict[SimulatedServer, str] = {}  # of those configured now
         edge_host = ports.reachable_host(options.host)
         self.addresses = Addresses(
             edge=f"http://{ports.authority(edge_host, options.port)}",
@@ -93,8 +94,8 @@ class Stack:
     async def start(self, settings: Settings) -> bool:
         """True once a request would succeed."""
         own_redis = await self._start_redis() if settings.redis is None else None
-        await self._start_sidecar(own_redis)
         await self.configure(settings)
+        await self._start_sidecar(settings, own_redis)
         await self._start_envoy()
         await readiness.ready(self._probes(settings), self._announce.progress)
         return True
@@ -106,8 +107,8 @@ class Stack:
         new = [(one, await simulators.start(self._children, one)) for one in wanted if one not in self._simulators]
         for one, child in new:
             self._simulators[one] = await simulators.listening(child)
-        deployment = replace(self._deployment(), endpoints={one.place: self._simulators[one] for one in wanted})
-        write_xds(settings, deployment, self._envoy_files)
+        self._addresses = {one.place: self._simulators[one] for one in wanted}
+        write_xds(settings, replace(self._deployment(), endpoints=self._addresses), self._envoy_files)
 
     @property
     def _envoy_files(self) -> Path:
@@ -127,16 +128,25 @@ class Stack:
         await valkey.ready(await valkey.start(self._children, self._run_dir))
         return valkey.url(self._run_dir)
 
-    async def _start_sidecar(self, own_redis: str | None) -> None:
+    async def _start_sidecar(self, settings: Settings, own_redis: str | None) -> None:
         """A configured Redis URL may hold a password: the sidecar reads it itself, argument lists are public."""
         redis = ("--redis", own_redis) if own_redis else ()
         addresses = [part for address in self._deployment().sidecars for part in ("--listen", address)]
         command = programs.tokenpool(
             *("serve", "--config", str(self._options.config), *redis),
             *("--workers", str(self._options.workers), *addresses),
+            *(part for server in self._servers(settings) for part in ("--server", server)),
             *("--admin-host", LOOPBACK, "--admin-port", str(self._options.admin_port)),
         )
         await self._children.start("sidecar", command)
+
+    def _servers(self, settings: Settings) -> Iterator[str]:
+        """MODEL/POOL=URL of all servers, in order: those of a pool that are not simulated count, too."""
+        for model in settings.policy.models:
+            for pool in model.pools:
+                for index, endpoint in enumerate(pool.endpoints):
+                    simulated = SimulatedServer(model.name, pool.name, index)
+                    yield f"{model.name}/{pool.name}={self._addresses.get(simulated, endpoint)}"
 
     async def _start_envoy(self) -> None:
         bootstrap = self._envoy_files / "bootstrap.yaml"

@@ -57,6 +57,11 @@ class Serve:
         except aiohttp.ClientConnectionError:
             return 0, ""
 
+    async def is_up(self) -> bool:
+        """Whether its first process serves, ready or not."""
+        assert self.process.returncode is None, self.stderr.read_text()
+        return (await self.readyz())[0] > 0
+
     async def is_ready(self) -> bool:
         assert self.process.returncode is None, self.stderr.read_text()
         return (await self.readyz())[0] == 200
@@ -110,14 +115,14 @@ Starting = Callable[..., Awaitable[Serve]]
 
 @asynccontextmanager
 async def started(
-    folder: Path, *arguments: str, workers: int = 2, listen: tuple[str, ...] = ()
+    folder: Path, *arguments: str, workers: int = 2, listen: tuple[str, ...] = (), config: str = CONFIG
 ) -> AsyncIterator[Serve]:
     """The command, started; killed at the end of the block where it has not ended by itself."""
-    config, admin_port = folder / "tokenpool.yaml", free_port()
-    config.write_text(CONFIG)
+    written, admin_port = folder / "tokenpool.yaml", free_port()
+    written.write_text(config)
     addresses = listen or tuple(f"unix:{folder / f'w{index}.sock'}" for index in range(workers))
     listening = ["--workers", str(len(addresses)), *(part for address in addresses for part in ("--listen", address))]
-    command = ("-m", "extproc.cli", "serve", "--config", str(config), "--admin-port", str(admin_port), *listening)
+    command = ("-m", "extproc.cli", "serve", "--config", str(written), "--admin-port", str(admin_port), *listening)
     stderr = folder / "stderr"
     with stderr.open("w") as file:
         process = await asyncio.create_subprocess_exec(
