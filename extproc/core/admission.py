@@ -128,7 +128,8 @@ def pools_that_can_hold(
 def _could_hold(entitlement: Entitlement, pool: PoolTerms, tokens: int, kv_tokens: int) -> bool:
     base, capacity = entitlement.base, pool.capacity
     if entitlement.service_class.promised and kv_tokens <= base.kv_tokens and base.concurrency > 0:
-        return capacity.kv_tokens >= kv_tokens and capacity.concurrency > 0
+        kept = pool.dedicated if entitlement.service_class is ServiceClass.GUARANTEED else Promise()
+        return capacity.kv_tokens - kept.kv_tokens >= kv_tokens and capacity.concurrency - kept.concurrency > 0
     kept_kv = pool.dedicated.kv_tokens + _kept_of_guaranteed(entitlement, pool).kv_tokens
     kept_slots = pool.dedicated.concurrency + _kept_of_guaranteed(entitlement, pool).concurrency
     return (

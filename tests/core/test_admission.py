@@ -122,6 +122,19 @@ def test_what_is_promised_to_others_can_only_be_borrowed(
     assert (pools_that_can_hold(asker, [terms(pool, [guaranteed, elastic])], 1, kv_tokens) == {"only"}) is held
 
 
+@pytest.mark.parametrize(
+    ("service_class", "held"), [(ServiceClass.DEDICATED, True), (ServiceClass.GUARANTEED, False)]
+)
+def test_what_dedicated_bases_fill_is_out_of_reach_for_a_guaranteed_base(
+    service_class: ServiceClass, held: bool
+) -> None:
+    pool = Pool("only", ("http://a",), 8192, Vector(500, 10_000, 10))
+    dedicated = entitlement(name="d", service_class=ServiceClass.DEDICATED, base=Vector(1, 10_000, 10))
+    guaranteed = entitlement(name="g", base=Vector(1, 6000, 1))
+    asker = dedicated if service_class is ServiceClass.DEDICATED else guaranteed
+    assert (pools_that_can_hold(asker, [terms(pool, [dedicated, guaranteed])], 1, 6000) == {"only"}) is held
+
+
 @pytest.mark.parametrize(("kv_tokens", "held"), [(4000, True), (4001, False)], ids=["beside it", "more than that"])
 def test_where_nothing_is_lent_to_spot_a_guaranteed_base_is_out_of_its_reach(kv_tokens: int, held: bool) -> None:
     pool = Pool("only", ("http://a",), 8192, Vector(500, 10_000, 10))
