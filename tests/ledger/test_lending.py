@@ -90,6 +90,20 @@ async def test_a_claim_of_many_kv_tokens_takes_back_as_many_leases_as_it_needs(b
     assert sum([await b.is_taken(lease) for lease in borrowed]) == 2
 
 
+async def test_a_guaranteed_claim_takes_back_what_is_lent_and_not_what_is_kept_for_dedicated(bench: Benches) -> None:
+    b = bench(
+        model(only=TEN),
+        entitlement("d", DEDICATED, Vector(100, 1000, 4)),
+        entitlement("g", GUARANTEED, Vector(100, 1000, 6)),
+        entitlement("p", PREEMPTIBLE, WIDE),
+    )
+    borrowed = await admitted(b, "p", 10)
+    assert len(borrowed) == 6
+    assert len(await admitted(b, "g", 3)) == 3
+    assert sum([await b.is_taken(lease) for lease in borrowed]) == 3
+    assert len(await admitted(b, "d", 4)) == 4
+
+
 async def test_nothing_is_taken_back_for_a_burst_above_the_base(bench: Benches) -> None:
     b = bench(
         model(only=TEN),
