@@ -120,6 +120,10 @@ def test_kv_tokens_are_whole_and_enough_for_the_requests() -> None:
     assert rounded([2.0, 1.0], [100.5, 33.3], (1000, 3)) == [[201, 2], [34, 1]]
 
 
+def test_kv_tokens_are_not_rounded_up_beyond_the_room() -> None:
+    assert sorted(rounded([1.0, 1.0], [100.5, 100.5], (201, 2))) == [[100, 1], [101, 1]]
+
+
 parcels = st.lists(st.tuples(st.floats(0, 20), st.floats(1, 500), st.floats(0, 13)), min_size=1, max_size=12)
 
 

@@ -145,6 +145,26 @@ def test_a_rate_that_nobody_claims_fills_an_idle_bucket() -> None:
     assert divided([part(ELASTIC, 5)], [0], [0]).share[0].tolist() == [75, 0, 0]
 
 
+def test_a_burst_that_is_left_counts_whole_requests_over_all_pools() -> None:
+    parts = [part(ELASTIC, 5, caps=Vector(75, 5_000, 5))]
+    assert slots(divided(parts, [[0, 0]], [[3, 3]], TWO_POOLS, live=(1, 1))) == [5]
+
+
+def with_rates(now: Seen, asked: list[float], served: list[float]) -> Seen:
+    return replace(now, standing=replace(now.standing, asked_rate=np.array(asked), served_rate=np.array(served)))
+
+
+def test_a_rate_grows_with_the_requests_that_wait() -> None:
+    now = with_rates(seen([2], [3]), asked=[30.0], served=[30.0])
+    assert tick(terms(MODEL, [part(ELASTIC, 1)]), now).share[0].tolist() == [75, 5000, 5]
+
+
+def test_who_has_not_all_of_his_base_in_slots_gets_no_rate_above_it() -> None:
+    now = with_rates(seen([0, 0], [16, 16]), asked=[240.0, 15.0], served=[0.0, 0.0])
+    parts = [replace(part(ELASTIC, 16), name=name, base=Vector(15, 16_000, 16)) for name in "ab"]
+    assert tick(terms(MODEL, parts), now).share[0, 0] <= 15
+
+
 requests = st.integers(0, 40)
 vectors = st.builds(Vector, st.integers(0, 100), st.integers(0, 8000), st.integers(0, 6))
 claimants = st.tuples(

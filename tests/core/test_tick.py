@@ -174,6 +174,12 @@ def test_a_weight_knows_no_scale_of_the_base() -> None:
     assert weight(1) == pytest.approx(weight(100))
 
 
+def test_a_weight_is_of_urgency_recent_use_and_debt() -> None:
+    before = replace(nothing_before(1), debt=np.array([1.0]), served_rate=np.array([150.0]))
+    weight = tick(terms(MODEL, TENANTS[:1]), seen_once(before, 0, 0, 0, 0, NOW)).weight[0]
+    assert weight == pytest.approx(4 * 2**0.25 / 2 * 8)
+
+
 def test_time_constants_follow_the_setting() -> None:
     """A scenario runs ten times as fast where ticks, holds and the time constant are a tenth."""
     slow = fair_share(5)
