@@ -5,8 +5,8 @@
 -- ARGV  1 now in ms, '' for the server's clock  2 lease lifetime in ms  3 key lifetime in ms  4 how long a refused
 --       request counts as demand after it may come again, in ms  5 most that may wait  6 number of pools
 --       per pool 20: name, servers, then of one server: kv, slots, rate (tokens/s); rate set aside, depth;
---                    promised to tier 0: kv, slots; to tier 1: kv, slots, rate, depth; to tier 2: kv, slots, rate, depth;
---                    head-room: kv, slots; 1 where spot may borrow
+--                    promised to tier 0: kv, slots; to tiers 1 and 2: kv, slots, rate, depth each; head-room: kv,
+--                    slots; 1 where spot may borrow
 --       per request 19: lease, entitlement, fingerprint, channel, order (see member_of), pool names with commas
 --                    between, tier, base
 --                    rate, base kv, base slots, base depth, cap rate, cap kv, cap slots, excess depth, tokens, kv,
@@ -15,10 +15,10 @@
 --       pool number, 1 where it may be taken back, retry ms, slots left, ms to the next slot, tokens left, ms until the
 --       buckets are full; then two: how many wait, ms until the first of them may have its tokens
 -- Publishes to a waiter's channel "granted LEASE" and its 8 values, to a borrower's "taken LEASE".
-local now, lifetime, key_lifetime, remember_ms = now_ms(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local most_waiting = tonumber(ARGV[5])
+local now, lifetime, key_lifetime = now_ms(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local remember_ms, most_waiting = tonumber(ARGV[4]), tonumber(ARGV[5])
 local POOL_FIELDS, REQUEST_FIELDS, NAMES = 20, 19, 6
-local MOST_UNMET, MOST_BLOCKED, SPOT_AFTER, GONE_MS = 32, 128, 1e13, 2000
+local MOST_UNMET, MOST_LINES, SPOT_AFTER, GONE_MS = 32, 128, 1e13, 2000
 local OK, TOKENS, KV, SLOTS, POOL, NO_SERVER, WAITS = 0, 1, 2, 3, 4, 5, 6
 local position = 6
 
@@ -56,8 +56,8 @@ end
 
 -- Requests and entitlements -----------------------------------------------------------------------------------------
 local function request(field)  -- field(i) is the i-th of its values, as text
-  local r = { lease = field(1), name = field(2), fingerprint = field(3), channel = field(4), order = field(5), pools = {},
-              tier = tonumber(field(7)), base_rate = tonumber(field(8)), base_kv = tonumber(field(9)),
+  local r = { lease = field(1), name = field(2), fingerprint = field(3), channel = field(4), order = field(5),
+              pools = {}, tier = tonumber(field(7)), base_rate = tonumber(field(8)), base_kv = tonumber(field(9)),
               base_slots = tonumber(field(10)), base_depth = tonumber(field(11)), most_rate = tonumber(field(12)),
               most_kv = tonumber(field(13)), most_slots = tonumber(field(14)), excess_depth = tonumber(field(15)),
               tokens = tonumber(field(16)), kv = tonumber(field(17)), wait_ms = tonumber(field(18)),
@@ -253,8 +253,10 @@ local function hold(r, e, pool, inside, lent, from_level)
   p[P.level] = p[P.level] - (tier == 0 and millitokens - from_level or millitokens)
   if tier == 1 then p[P.level1] = p[P.level1] - from_level end
   if tier == 2 then p[P.level2] = p[P.level2] - from_level end
-  redis.call('HSET', KEYS[3], r.lease, r.name .. ' ' .. pool.name .. ' ' .. (lent and r.channel or '-') .. ' ' ..
-    packed({ r.tier, inside and 1 or 0, lent and 1 or 0, r.tokens, r.kv, 1, from_level, millitokens - from_level, now }))
+  local numbers = { r.tier, inside and 1 or 0, lent and 1 or 0, r.tokens, r.kv, 1, from_level, millitokens - from_level,
+                    now }
+  local names = r.name .. ' ' .. pool.name .. ' ' .. (lent and r.channel or '-')
+  redis.call('HSET', KEYS[3], r.lease, names .. ' ' .. packed(numbers))
   redis.call('ZADD', KEYS[4], now + lifetime, r.lease)
 end
 
@@ -327,7 +329,11 @@ local function forget(r)
     local fingerprint, till = string.match(entry, '^([^:]*):(%d+)')
     if fingerprint == r.fingerprint then known = true elseif tonumber(till) > now then kept[#kept + 1] = entry end
   end
-  if #kept == 0 then redis.call('HDEL', KEYS[7], r.name) else redis.call('HSET', KEYS[7], r.name, table.concat(kept, ' ')) end
+  if #kept == 0 then
+    redis.call('HDEL', KEYS[7], r.name)
+  else
+    redis.call('HSET', KEYS[7], r.name, table.concat(kept, ' '))
+  end
   return known
 end
 local function remember(r, retry)
@@ -363,32 +369,57 @@ local function leave(r)
   waiting = waiting - redis.call('ZREM', KEYS[8], member_of(r, r.arrival))
 end
 
-local blocked, blocked_count, soonest_tokens = {}, 0, 1000000
-local function serve(member)
-  local id, name = string.match(member, '^%S+ %S+ (%S+) (%S+)$')
-  if blocked[name] then return end  -- behind another of its own that goes first
+local blocked, soonest_tokens = {}, 1000000
+local function serve(member, name)  -- false where it cannot go yet, nor those of its entitlement behind it
+  local id = string.match(member, '^%S+ %S+ (%S+)')
   local r, deadline = waiter(id)
   if not r or deadline + GONE_MS < now then
     redis.call('ZREM', KEYS[8], member)
     redis.call('HDEL', KEYS[9], id)
     waiting = waiting - 1
-    return
+    return true
   end
   local outcome, number, borrowed, retry = decide(r)
   if outcome == OK then
     leave(r)
     redis.call('PUBLISH', r.channel, 'granted ' .. id .. ' ' .. packed(answer_of(r, outcome, number, borrowed, retry)))
-  else
-    blocked[name], blocked_count = true, blocked_count + 1
-    if outcome == TOKENS then soonest_tokens = math.min(soonest_tokens, retry) end
+    return true
   end
+  blocked[name] = true
+  if outcome == TOKENS then soonest_tokens = math.min(soonest_tokens, retry) end
+  return false
 end
+
+-- One line an entitlement; by class, then by what it weighs now, then by whose first came first.
+local function lines()
+  local of, all = {}, {}
+  local flat = redis.call('ZRANGE', KEYS[8], 0, -1, 'WITHSCORES')
+  for i = 1, #flat, 2 do
+    local arrival, name = string.match(flat[i], '^%S+ (%S+) %S+ (%S+)$')
+    if not of[name] then
+      local share = share_of(name)
+      of[name] = { name = name, tier = tonumber(flat[i + 1]), weight = share and share[1] or 1000, since = arrival }
+      all[#all + 1] = of[name]
+    end
+    table.insert(of[name], flat[i])
+  end
+  table.sort(all, function(a, b)
+    if a.tier ~= b.tier then return a.tier < b.tier end
+    if a.weight ~= b.weight then return a.weight > b.weight end
+    if a.since ~= b.since then return a.since < b.since end
+    return a.name < b.name
+  end)
+  return all
+end
+
 local function serve_queue()
   if waiting == 0 then return end
-  blocked, blocked_count, soonest_tokens = {}, 0, 1000000
-  for _, member in ipairs(redis.call('ZRANGE', KEYS[8], 0, -1)) do
-    serve(member)
-    if blocked_count >= MOST_BLOCKED then return end
+  blocked, soonest_tokens = {}, 1000000
+  for number, line in ipairs(lines()) do
+    if number > MOST_LINES then return end
+    for _, member in ipairs(line) do
+      if not serve(member, line.name) then break end
+    end
   end
 end
 
@@ -402,8 +433,7 @@ end
 local function enqueue(r, texts)
   if waiting >= most_waiting or (waiting > 0 and waiting_of(r.name) >= r.most_waiting) then return false end
   r.arrival = now
-  local score = r.tier * 1e9 - math.min(terms(r).weight, 1e8)
-  redis.call('ZADD', KEYS[8], score, member_of(r, now))
+  redis.call('ZADD', KEYS[8], r.tier, member_of(r, now))
   redis.call('HSET', KEYS[9], r.lease, r.name .. ' ' .. pools[r.pools[1]].name .. ' ' ..
     packed({ r.kv, r.tokens, now + r.wait_ms, now }) .. ' ' .. texts)
   waiting = waiting + 1

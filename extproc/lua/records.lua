@@ -5,9 +5,9 @@
 --   tp1:{M}:pools         hash, pool -> P record            tp1:{M}:deadlines  sorted set, lease by deadline in ms
 --   tp1:{M}:uses          hash, "ENTITLEMENT POOL" -> KV tokens and slots that its leases hold there
 --   tp1:{M}:borrowed      sorted set, "POOL LEASE" of leases that may be taken back; the highest score goes first
---   tp1:{M}:unmet         hash, entitlement -> distinct requests lately refused, "FINGERPRINT:UNTIL:POOL:KV:TOKENS" each
---   tp1:{M}:queue         sorted set, "ORDER ARRIVAL LEASE ENTITLEMENT" of requests that wait; the lowest score goes first
---   tp1:{M}:waiters       hash, lease -> W record           tp1:{M}:shares     hash, what the controller set (shares.lua)
+--   tp1:{M}:unmet         hash, entitlement -> distinct requests lately refused: "FINGERPRINT:UNTIL:POOL:KV:TOKENS"
+--   tp1:{M}:queue         sorted set, "ORDER ARRIVAL LEASE ENTITLEMENT" of requests that wait, by tier
+--   tp1:{M}:waiters       hash, lease -> W record           tp1:{M}:shares     hash, of the controller (shares.lua)
 --   tp1:{M}:settled       hash, "ENTITLEMENT prompt|completion" -> tokens ever charged
 --   tp1:{M}:estimates     hash, what has been learned (see settle.lua)
 -- Records are numbers with spaces between. Levels are in millitokens (tokens/s x ms), times in ms, all integers.

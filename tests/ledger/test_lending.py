@@ -188,4 +188,9 @@ async def test_dedicated_tokens_are_no_part_of_what_others_share(bench: Benches)
     b.pass_ms(10_000)  # of 100 tokens a second 40 are left
     assert isinstance((await b.ask("s", 500))[1], Refused)
     assert isinstance((await b.ask("s", 400))[1], Admitted)
-    assert isinstance((await b.ask("d", 600))[1], Admitted)
+    lease, answer = await b.ask("d", 600)
+    assert isinstance(answer, Admitted)
+    await b.settle(lease, 300)
+    b.pass_ms(10_000)  # neither its use nor its refund is theirs
+    assert isinstance((await b.ask("s", 401))[1], Refused)
+    assert isinstance((await b.ask("s", 400))[1], Admitted)

@@ -110,6 +110,16 @@ async def test_the_weightier_tenant_is_served_first_and_a_higher_class_before_bo
     assert await served(b, first, tasks) == [2, 1, 0]
 
 
+async def test_a_tenant_that_weighs_more_by_now_goes_before_those_that_came_earlier(bench: Benches) -> None:
+    b = bench(model(only=ONE), patient("a"), patient("b"))
+    await b.set_pool("only", servers=1, elastic=Vector())
+    first, _ = await b.ask("a", 10)
+    tasks = [await waiting(b, name) for name in ("a", "a", "b")]
+    await b.set_share("a", Vector(), WIDE, weight=1.0)
+    await b.set_share("b", Vector(), WIDE, weight=2.0)
+    assert await served(b, first, tasks) == [2, 0, 1]
+
+
 async def test_one_that_cannot_go_yet_does_not_hold_up_other_tenants(bench: Benches) -> None:
     b = bench(model(only=Vector(100_000, 1000, 5)), patient("big"), patient("small"))
     await b.set_share("big", Vector(), WIDE, weight=9.0)
