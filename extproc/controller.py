@@ -54,7 +54,7 @@ class Controller:
 
     async def _attempt(self, model: str) -> None:
         try:
-            trouble = await self._tick(model)
+            trouble = await self.tick_once(model)
         except LedgerUnavailable as fault:
             trouble = str(fault)
         except Exception:  # the outermost edge: whatever is wrong with this tick, the next is tried
@@ -63,8 +63,8 @@ class Controller:
                 log.exception("a tick of %s failed", model)
         self._tell(model, trouble)
 
-    async def _tick(self, model: str) -> str | None:
-        """What kept the shares from being set; None: nothing did, or another leads."""
+    async def tick_once(self, model: str) -> str | None:
+        """What kept the shares from being set; None: nothing did, or another leads. Raises LedgerUnavailable."""
         term = await self._stewardship.lead(model, self._holder, TERM_TICKS * self._tick_ms)
         self._note(model, term)
         if not term:
