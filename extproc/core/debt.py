@@ -53,10 +53,11 @@ def waited(debt: Column, entitled: Column) -> Column:
     """For how many time constants the entitlement would have been without any service to owe it so much.
 
     Who is not served at all gains one for each time constant, whatever its base, its demand and its weight; who is
-    served in part stays below a bound. So he who has nothing is ahead of all others in bounded time: the longest gap
-    is T ln((1 + 1/e) E / (1 - exp(-h/T))) + h (n/c + 2), where T is the time constant, e the least part of its base
-    that he demands, E the most requests that another one's base holds, h how long a request runs, n how many compete
-    and c the requests that run at a time. It holds while the first term is below 13.8 T, the precision of a debt.
+    served in part stays below a bound. So one who has nothing is ahead of all others in bounded time, also where they
+    have the larger remainder, which counts one at most: the longest gap without service, in all pools together, is
+    T (1 + ln((1 + 1/e) E / (1 - exp(-h/T)))) + h (n/c + 2), where T is the time constant, e the part of its base that
+    it demands, E the most requests that another's base holds, h how long a request runs, n how many compete and c the
+    requests that run at a time. It holds while the first term is below 13.8 T, the precision of a debt.
     """
     part = np.divide(np.maximum(0.0, debt), entitled, out=np.zeros_like(debt), where=entitled > 0)
     return -np.log1p(-np.minimum(part, FULLY_SHORT))

@@ -103,7 +103,7 @@ def test_with_a_backlog_everybody_is_served_within_the_bound(
     gaps = longest_gaps(loop)
     # The documented bound (debt.waited), with a demand of the whole base.
     tau = model.sharing.debt_seconds
-    bound = tau * math.log(2 * base_slots / (1 - math.exp(-hold / tau))) + hold * (tenants / slots + 2)
+    bound = tau * (1 + math.log(2 * base_slots / (1 - math.exp(-hold / tau)))) + hold * (tenants / slots + 2)
     assert gaps.max() <= bound
     busy = np.array(loop.held).sum(axis=1)
     assert len(kv) > 1 or (busy == min(slots, tenants * wanted)).all()
