@@ -2,8 +2,13 @@
 
 from importlib.resources import files
 
+_PARTS = {  # of an operation too long for one file, in the order in which they build on one another
+    "admit": ("pools", "requests", "retry", "room", "lending", "demand", "waiting"),
+}
+
 
 def source(operation: str) -> str:
-    """The whole script of one operation: the shared records, then the operation itself."""
+    """The whole script of one operation: the shared records, its parts, then the operation itself."""
     here = files(__name__)
-    return here.joinpath("records.lua").read_text() + here.joinpath(f"{operation}.lua").read_text()
+    parts = [here.joinpath("admitting", f"{part}.lua") for part in _PARTS.get(operation, ())]
+    return "\n".join(file.read_text() for file in (here / "records.lua", *parts, here / f"{operation}.lua"))

@@ -244,7 +244,7 @@ class RedisLedger:
             except TimeoutError:
                 return await self._judged(_Ask(demand, 0))
             except asyncio.CancelledError:
-                self._cancel(demand)
+                self._cancel(demand, answers=1)  # once: Envoy may ask another sidecar for the same lease by then
                 raise
             finally:
                 del self._waiting[demand.lease]
@@ -347,15 +347,15 @@ class RedisLedger:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _cancel(self, demand: Demand) -> None:
+    def _cancel(self, demand: Demand, answers: int = _CANCELS) -> None:
         """Gives back a lease that nobody will use, in the background."""
-        self._start(self._cancelled(demand))
+        self._start(self._cancelled(demand, answers))
 
-    async def _cancelled(self, demand: Demand) -> None:
-        """Tries until the server answers, and once more: it may run the lost admission after the first cancel."""
+    async def _cancelled(self, demand: Demand, wanted: int) -> None:
+        """Tries until the server answers; twice, where it may run the lost admission after the first cancel."""
         unused = Settlement(demand.lease, demand.model, tokens=0, prompt_tokens=0, completion_tokens=0)
         give_up, answers = time.monotonic() + self._lease_ms / 1000, 0
-        while answers < _CANCELS and time.monotonic() < give_up:
+        while answers < wanted and time.monotonic() < give_up:
             try:
                 if await self.settle(unused):
                     return

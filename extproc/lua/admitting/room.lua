@@ -1,0 +1,50 @@
+-- Of admit.lua: whether the entitlement's caps and the pool's claims leave room.
+
+local function over_caps(r, e, t)  -- outcome and retry ms where the entitlement's own caps refuse; else nil
+  local outcome, retry = nil, 0
+  local function note(code, wait)
+    if wait > retry then outcome, retry = code, wait end
+  end
+  if r.tokens * 1000 > e[E.level] + math.max(0, e[E.excess]) then note(TOKENS, until_own_tokens(r, e, t)) end
+  if e[E.kv] + r.kv > t.kv then note(KV, until_kv(e[E.hold_ms], e[E.kv] + r.kv - t.kv, e[E.kv], e[E.slots])) end
+  if e[E.slots] + 1 > t.slots then note(SLOTS, until_released(e[E.hold_ms], e[E.slots], e[E.slots] + 1 - t.slots)) end
+  return outcome, retry
+end
+
+-- KV tokens and slots of a pool beside what this request must leave. Others' claims must be left free; only those of
+-- guaranteed bases (tier 1) may be covered by what borrowers hold. `lent`: it would borrow, and may be taken back.
+local function room(pool, r, inside, lent)
+  local p, tier = pool.record, r.tier
+  local kv, slots = pool.kv - p[P.kv], pool.slots - p[P.slots]
+  if tier == 0 and inside then return kv, slots end
+  local kept_kv, kept_slots = unclaimed(pool, 0)
+  local covered_kv, covered_slots = unclaimed(pool, 1)
+  if tier == 1 and inside then return kv - kept_kv, slots - kept_slots end
+  local function keep(more_kv, more_slots) kept_kv, kept_slots = kept_kv + more_kv, kept_slots + more_slots end
+  if not (tier == 2 and inside) then keep(unclaimed(pool, 2)) end
+  if tier > 2 and not inside then keep(unclaimed(pool, 3)) end
+  if lent then
+    keep(math.min(pool.head_kv, covered_kv), math.min(pool.head_slots, covered_slots))
+    return kv - kept_kv, slots - kept_slots
+  end
+  return math.min(kv, kv + p[P.borrowed_kv] - covered_kv) - kept_kv,
+         math.min(slots, slots + p[P.borrowed_slots] - covered_slots) - kept_slots
+end
+
+-- When the pool's bucket will hold the tokens beside what others may still claim; 0: now. What comes from a promised
+-- base is its own claim here, and dedicated ones are no part of this bucket.
+local function until_pool_tokens(pool, r, from_level)
+  local p, wanted = pool.record, r.tokens * 1000
+  if r.tier == 0 then wanted = wanted - from_level end
+  if r.tier == 0 and wanted == 0 or r.tier == 1 and from_level == wanted then return 0 end
+  local claim1, claim2 = math.max(0, p[P.level1]), math.max(0, p[P.level2])  -- over-use claims nothing
+  local depth = pool.depth1 + pool.depth2
+  if r.tier == 1 then claim1, depth = math.max(0, claim1 - from_level), depth - from_level end
+  if r.tier == 2 then claim2, depth = math.max(0, claim2 - from_level), depth - from_level end
+  if r.tier == 2 and from_level == wanted then claim2, depth = 0, pool.depth1 end  -- inside its own share
+  local claimed, rate = claim1 + claim2, pool.rate1 + pool.rate2
+  if p[P.level] - wanted >= claimed then return 0 end
+  local when_claims_are_full = ms(wanted + depth - p[P.level], pool.rate)
+  if pool.rate <= rate then return when_claims_are_full end
+  return math.min(when_claims_are_full, ms(wanted + claimed - p[P.level], pool.rate - rate))
+end

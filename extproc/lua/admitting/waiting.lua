@@ -1,0 +1,91 @@
+-- Of admit.lua: the queue of those that wait.
+
+local waiting = redis.call('ZCARD', KEYS[8])
+-- In a tenant's own order: 'n' and nothing, or by size, written so that the first to go sorts first; then as they came.
+local function member_of(r, arrival)
+  return r.order .. ' ' .. string.format('%015.0f', arrival) .. ' ' .. r.lease .. ' ' .. r.name
+end
+local function waiter(id)  -- its W record as a request, and when it gives up
+  local text = redis.call('HGET', KEYS[9], id)
+  if not text then return nil end
+  local values = {}
+  for value in string.gmatch(text, '%S+') do values[#values + 1] = value end
+  local r = request(function(i) return values[6 + i] end)
+  r.arrival = tonumber(values[6])
+  return r, tonumber(values[5])
+end
+local function leave(r)
+  redis.call('HDEL', KEYS[9], r.lease)
+  waiting = waiting - redis.call('ZREM', KEYS[8], member_of(r, r.arrival))
+end
+
+local blocked, soonest_tokens = {}, 1000000
+local function serve(member, name)  -- false where it cannot go yet, nor those of its entitlement behind it
+  local id = string.match(member, '^%S+ %S+ (%S+)')
+  local r, deadline = waiter(id)
+  if not r or deadline + GONE_MS < now then
+    redis.call('ZREM', KEYS[8], member)
+    redis.call('HDEL', KEYS[9], id)
+    waiting = waiting - 1
+    return true
+  end
+  local outcome, number, borrowed, retry = decide(r)
+  if outcome == OK then
+    leave(r)
+    redis.call('PUBLISH', r.channel, 'granted ' .. id .. ' ' .. packed(answer_of(r, outcome, number, borrowed, retry)))
+    return true
+  end
+  blocked[name] = true
+  if outcome == TOKENS then soonest_tokens = math.min(soonest_tokens, retry) end
+  return false
+end
+
+-- One line an entitlement; by class, then by what it weighs now, then by whose first came first.
+local function lines()
+  local of, all = {}, {}
+  local flat = redis.call('ZRANGE', KEYS[8], 0, -1, 'WITHSCORES')
+  for i = 1, #flat, 2 do
+    local arrival, name = string.match(flat[i], '^%S+ (%S+) %S+ (%S+)$')
+    if not of[name] then
+      local share = share_of(name)
+      of[name] = { name = name, tier = tonumber(flat[i + 1]), weight = share and share[1] or 1000, since = arrival }
+      all[#all + 1] = of[name]
+    end
+    table.insert(of[name], flat[i])
+  end
+  table.sort(all, function(a, b)
+    if a.tier ~= b.tier then return a.tier < b.tier end
+    if a.weight ~= b.weight then return a.weight > b.weight end
+    if a.since ~= b.since then return a.since < b.since end
+    return a.name < b.name
+  end)
+  return all
+end
+
+local function serve_queue()
+  if waiting == 0 then return end
+  blocked, soonest_tokens = {}, 1000000
+  for number, line in ipairs(lines()) do
+    if number > MOST_LINES then return end
+    for _, member in ipairs(line) do
+      if not serve(member, line.name) then break end
+    end
+  end
+end
+
+local function waiting_of(name)
+  local count = 0
+  for _, member in ipairs(redis.call('ZRANGE', KEYS[8], 0, -1)) do
+    if string.match(member, '(%S+)$') == name then count = count + 1 end
+  end
+  return count
+end
+local function enqueue(r, texts)
+  if waiting >= most_waiting or (waiting > 0 and waiting_of(r.name) >= r.most_waiting) then return false end
+  r.arrival = now
+  redis.call('ZADD', KEYS[8], r.tier, member_of(r, now))
+  redis.call('HSET', KEYS[9], r.lease, r.name .. ' ' .. pools[r.pools[1]].name .. ' ' ..
+    packed({ r.kv, r.tokens, now + r.wait_ms, now }) .. ' ' .. texts)
+  waiting = waiting + 1
+  return true
+end
