@@ -17,12 +17,13 @@ from extproc.core.settings import MIB, Settings
 from extproc.core.wording import not_text
 from extproc.pb import als_pb2, ext_proc_pb2
 from extproc.settlements import Settlements
-from extproc.verdicts import Admission, Call, Denial, Verdict, Verdicts
+from extproc.verdicts import Admission, Call, Denial, Moved, Verdict, Verdicts
 
 EXT_PROC = "envoy.service.ext_proc.v3.ExternalProcessor"
 ACCESS_LOG = "envoy.service.accesslog.v3.AccessLogService"
 SERVICES = ("", "readiness", EXT_PROC, ACCESS_LOG)  # all say the same; "liveness" is its own
 QUIET_SECONDS = 0.5  # many times the interval at which Envoy sends its entries: a busy machine is late
+LINGER_SECONDS = 0.1  # for Envoy to read how its streams ended: where their connection breaks first, requests fail
 MESSAGE_MARGIN = MIB  # attributes and framing beside the body
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Edge:
         self._verdicts = verdicts
         self._settlements = settlements
         self._stopping = asyncio.Event()
+        self._lent: set[asyncio.Task[Denial]] = set()  # claims that running requests on borrowed room are waiting for
         self._health = health.HealthServicer()
         size = settings.max_body_bytes + MESSAGE_MARGIN
         self._server = grpc.aio.server(
@@ -63,9 +65,16 @@ class Edge:
             await self._health.set(service, serving if ready else health_pb2.HealthCheckResponse.NOT_SERVING)
 
     async def stop(self, grace_seconds: float) -> None:
-        """No new streams; those begun get the grace; then settlements finish."""
+        """No new streams; those begun get the grace; then settlements finish.
+
+        What waits for room goes to another worker, or is refused; what runs on borrowed room runs on, unclaimed.
+        """
         await self.set_ready(ready=False)
         self._stopping.set()
+        self._verdicts.stop()
+        for claim in self._lent:
+            claim.cancel()
+        await asyncio.sleep(LINGER_SECONDS)
         await self._server.stop(grace_seconds)
         left = await self._settlements.drain(grace_seconds)
         if left:
@@ -89,7 +98,7 @@ class Edge:
         """One message in the form of `tokenpool envoy`; headers first, then the body, in the classic form.
 
         Returning right after the verdict closes the stream: nothing that happens to this process can then touch
-        the response.
+        the response. Only a request on borrowed room keeps its stream: a message on it is how Envoy ends a request.
         """
         traceparent = _traceparent(context)
         message = await _read(context)
@@ -114,6 +123,8 @@ class Edge:
             await self._answer(context, verdict, classic=True)
 
     async def _answer(self, context: Context, verdict: Verdict, *, classic: bool, headers_phase: bool = False) -> None:
+        if isinstance(verdict, Moved):
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "this worker stops")  # Envoy asks another
         if not isinstance(verdict, Admission):
             await context.write(wire.response_of(verdict))
             return
@@ -122,6 +133,22 @@ class Edge:
         except BaseException:
             self._settlements.release(verdict.ticket)
             raise
+        if verdict.borrowed and not self._stopping.is_set():
+            await self._until_over(context, verdict)
+
+    async def _until_over(self, context: Context, admission: Admission) -> None:
+        """Ends the request where its room is claimed before it is over; where this server stops, it goes on."""
+        over = asyncio.ensure_future(context.read())  # Envoy sends nothing more: it ends the stream
+        claim = asyncio.create_task(self._verdicts.claimed(admission))
+        self._lent.add(claim)
+        try:
+            await asyncio.wait((over, claim), return_when=asyncio.FIRST_COMPLETED)
+            if claim.done() and not claim.cancelled() and not over.done():
+                await context.write(wire.ending_of(claim.result()))
+        finally:
+            self._lent.discard(claim)
+            claim.cancel()
+            over.cancel()
 
     async def _settle(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import time
@@ -16,7 +17,7 @@ from extproc.core.directory import Directory, api_key
 from extproc.core.estimate import Estimate
 from extproc.core.facts import Api, RequestFacts
 from extproc.core.observed import Decided, Observer
-from extproc.core.policy import Entitlement, Model, StreamUsage
+from extproc.core.policy import Entitlement, Model, ServiceClass, StreamUsage
 from extproc.core.refusal import ErrorShape, Reason, Refusal
 from extproc.core.settings import Settings
 from extproc.core.ticket import Ticket
@@ -24,6 +25,8 @@ from extproc.core.wording import (
     limit_headers,
     no_ledger,
     over_limit,
+    preempted,
+    shutting_down,
     too_large_for_entitlement,
     unknown_key,
     unknown_model,
@@ -32,6 +35,7 @@ from extproc.core.wording import (
 from extproc.ledger import Admitted, Demand, Ledger, LedgerUnavailable, Refused
 
 MODELS_PATH = "/v1/models"
+CLAIMS_RETRY_SECONDS = 1.0  # while the shared state cannot be reached nobody claims anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Call:
     identity: str = ""  # the entitlement that a trusted filter named, where one is configured
     traceparent: str = ""
     stream_id: str = ""  # our Envoy's own name for the request; "" behind another's configuration
+    movable: bool = False  # Envoy asks another worker where this one gives no answer
     body: bytes = b""
 
 
@@ -60,6 +65,8 @@ class Admission:
     retry: bool
     strip_usage: bool
     body: bytes | None
+    service_class: ServiceClass
+    borrowed: bool = False  # its room may be claimed: await Verdicts.claimed, and end the request then
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,13 @@ class Listing:
     body: bytes
 
 
-Verdict = Admission | Denial | Listing
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """No answer: this worker stops, and the request had still to wait. Another worker is to be asked."""
+
+
+Answer = Admission | Denial | Listing
+Verdict = Answer | Moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +114,8 @@ class Verdicts:
         self._observer = observer
         self._lease_prefix = secrets.token_hex(8)
         self._leases = count()
+        self._waiting: set[asyncio.Task[object]] = set()
+        self._stopping = False
         self._terms = {model.name: admission.terms_of(model, settings.policy) for model in settings.policy.models}
 
     async def decide(self, call: Call) -> Verdict:
@@ -112,10 +127,30 @@ class Verdicts:
             return self._list(call, path)
         fact = Decided("refuse", "", 200, started_ns, 0.0, traceparent=call.traceparent)
         verdict, fact = await self._decide(call, api, fact)
+        if isinstance(verdict, Moved):
+            return verdict
         if isinstance(verdict, Denial):
             fact = replace(fact, reason=verdict.refusal.reason.value, status=verdict.refusal.status)
         self._observer.decided(replace(fact, seconds=time.perf_counter() - started))
         return verdict
+
+    async def claimed(self, admission: Admission) -> Denial:
+        """Returns when the room of a borrowed admission is claimed: what its client is told. Outages only delay it."""
+        ticket = admission.ticket
+        while True:
+            try:
+                await self._ledger.taken_back(ticket.lease)
+                break
+            except LedgerUnavailable:
+                await asyncio.sleep(CLAIMS_RETRY_SECONDS)
+        self._observer.preempted(ticket.model, ticket.entitlement, admission.service_class.value)
+        return Denial(preempted(ticket.entitlement, ticket.model), ticket.api.error_shape)
+
+    def stop(self) -> None:
+        """Nobody waits for room here any longer."""
+        self._stopping = True
+        for task in self._waiting:
+            task.cancel()
 
     async def _decide(self, call: Call, api: Api | None, fact: Decided) -> tuple[Verdict, Decided]:
         shape = ErrorShape.OPENAI if api is None else api.error_shape
@@ -132,7 +167,7 @@ class Verdicts:
 
     async def _judge(
         self, call: Call, facts: RequestFacts, entitlements: Mapping[str, Entitlement], fact: Decided
-    ) -> tuple[Admission | Refusal, Decided]:
+    ) -> tuple[Admission | Refusal | Moved, Decided]:
         model = self._directory.model(facts.model)
         entitlement = entitlements.get(model.name) if model else None
         if model is None or entitlement is None:
@@ -143,7 +178,7 @@ class Verdicts:
             return plan, fact
         fact = _with_plan(fact, plan)
         admitted = await self._admit(call, plan)
-        if isinstance(admitted, Refusal):
+        if not isinstance(admitted, Admission):
             return admitted, fact
         return admitted, replace(fact, verdict="admit", pool=admitted.pool)
 
@@ -168,17 +203,40 @@ class Verdicts:
             return too_large_for_entitlement(entitlement, never, tokens, expected.reserved)
         return _Plan(facts, model, entitlement, expected, pools, tokens)
 
-    async def _admit(self, call: Call, plan: _Plan) -> Admission | Refusal:
+    async def _admit(self, call: Call, plan: _Plan) -> Admission | Refusal | Moved:
         # Never x-request-id: clients choose that.
         lease = call.stream_id or f"{self._lease_prefix}{next(self._leases):x}"
-        demand = Demand(lease, plan.model.name, plan.entitlement, plan.pools, plan.tokens, plan.estimate.reserved)
+        demand = Demand(
+            lease, plan.model.name, plan.entitlement, plan.pools, plan.tokens, plan.estimate.reserved,
+            fingerprint=request.fingerprint(call.body),
+        )  # fmt: skip
         try:
-            answer = await self._ledger.admit(demand)
+            answer = await self._answer_to(demand)
         except LedgerUnavailable:
             return no_ledger()
+        if answer is None:
+            return Moved() if call.movable else shutting_down()
         if isinstance(answer, Refused):
             return over_limit(plan.entitlement, answer.reason, answer.retry_ms, limit_headers(answer.limits))
         return self._admission(call, plan, lease, answer)
+
+    async def _answer_to(self, demand: Demand) -> Admitted | Refused | None:
+        """None where this worker stops while the request waits."""
+        task = asyncio.current_task()
+        if demand.entitlement.max_wait_ms == 0 or task is None:
+            return await self._ledger.admit(demand)
+        if self._stopping:
+            return None
+        self._waiting.add(task)
+        try:
+            return await self._ledger.admit(demand)
+        except asyncio.CancelledError:
+            # By `stop`; or, whether or not by that too, since Envoy has ended the stream.
+            if self._stopping and task.uncancel() == 0:
+                return None
+            raise
+        finally:
+            self._waiting.discard(task)
 
     def _admission(self, call: Call, plan: _Plan, lease: str, answer: Admitted) -> Admission:
         facts, model, expected = plan.facts, plan.model, plan.estimate
@@ -209,6 +267,8 @@ class Verdicts:
             retry=retry,
             strip_usage=body is not None and model.stream_usage is StreamUsage.STRIP,
             body=body,
+            service_class=plan.entitlement.service_class,
+            borrowed=answer.borrowed,
         )
 
     def _list(self, call: Call, path: str) -> Verdict:

@@ -13,7 +13,7 @@ from extproc.core.charge import Ended, Ending, Entry, Running, Unjudged
 from extproc.core.settings import Identity
 from extproc.core.ticket import decode
 from extproc.pb import als_pb2, ext_proc_pb2
-from extproc.verdicts import Admission, Call, Denial, Listing, Verdict
+from extproc.verdicts import Admission, Answer, Call, Denial, Listing
 
 Request = ext_proc_pb2.ProcessingRequest
 Response = ext_proc_pb2.ProcessingResponse
@@ -21,6 +21,7 @@ Response = ext_proc_pb2.ProcessingResponse
 ATTRIBUTES = "envoy.filters.http.ext_proc"  # the namespace Envoy puts request_attributes under
 OVERWRITE = ext_proc_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 STREAM_ID = metadata.header_attribute(metadata.STREAM_HEADER)
+MOVABLE_BYTES = 56 * 1024  # Envoy keeps 64 KiB of a gRPC stream for a retry: the body, and what is sent beside it
 MOST_TOKENS = 10**9  # beyond any model; keeps the ledger's sums far from where its integers end
 DETAILS = "tokenpool"  # response_code_details of a refusal, in Envoy's access logs
 
@@ -41,6 +42,7 @@ def call_of_body(message: Request, identity: Identity | None, traceparent: str) 
         identity=_identity(message, identity, text),
         traceparent=traceparent,
         stream_id=text(STREAM_ID),
+        movable=len(message.request_body.body) <= MOVABLE_BYTES,
         body=message.request_body.body,
     )
 
@@ -80,14 +82,18 @@ def proceed_to_body() -> Response:
     return response
 
 
-def response_of(verdict: Verdict, *, classic: bool = False, headers_phase: bool = False) -> Response:
+def response_of(verdict: Answer, *, classic: bool = False, headers_phase: bool = False) -> Response:
     """The one answer to a request. `classic`: headers were sent before, and header mutations are heeded."""
     if isinstance(verdict, Denial):
-        body = refusal.body(verdict.refusal, verdict.shape)
-        return _immediate(verdict.refusal.status, refusal.headers(verdict.refusal), body)
+        return _refused(_denial(verdict))
     if isinstance(verdict, Listing):
-        return _immediate(200, [("content-type", "application/json")], verdict.body)
+        return _refused(_immediate(200, [("content-type", "application/json")], verdict.body))
     return _admission(verdict, classic=classic, headers_phase=headers_phase)
+
+
+def ending_of(denial: Denial) -> Response:
+    """Ends a request that was admitted before. What Envoy knows of its lease stays as it is: settlement needs it."""
+    return _denial(denial)
 
 
 def _admission(verdict: Admission, *, classic: bool, headers_phase: bool) -> Response:
@@ -116,6 +122,17 @@ def _write_metadata(response: Response, verdict: Admission) -> None:
         fields[metadata.RATE_LIMIT_HEADERS[header]].string_value = value
 
 
+def _denial(denial: Denial) -> Response:
+    body = refusal.body(denial.refusal, denial.shape)
+    return _immediate(denial.refusal.status, refusal.headers(denial.refusal), body)
+
+
+def _refused(response: Response) -> Response:
+    """Nothing is to be settled."""
+    response.dynamic_metadata.fields[metadata.NAMESPACE].struct_value.fields[metadata.VERDICT].string_value = "refuse"
+    return response
+
+
 def _immediate(status: int, headers: Sequence[tuple[str, str]], body: bytes) -> Response:
     response = Response()
     answer = response.immediate_response
@@ -123,8 +140,6 @@ def _immediate(status: int, headers: Sequence[tuple[str, str]], body: bytes) -> 
     answer.body = body
     answer.details = DETAILS
     _set_headers(answer.headers, headers)
-    fields = response.dynamic_metadata.fields[metadata.NAMESPACE].struct_value.fields
-    fields[metadata.VERDICT].string_value = "refuse"
     return response
 
 

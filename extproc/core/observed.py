@@ -55,6 +55,9 @@ class Observer(Protocol):
 
     def settled(self, fact: Settled) -> None: ...
 
+    def preempted(self, model: str, entitlement: str, service_class: str) -> None:
+        """A request was ended, since its room was claimed by whom it is promised to."""
+
     def ledger_call(self, operation: str, requests: int, seconds: float) -> None:
         """One round trip to Redis that carried `requests` requests."""
 

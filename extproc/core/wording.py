@@ -9,6 +9,7 @@ from extproc.core.policy import Entitlement
 from extproc.core.refusal import Reason, Refusal
 
 MS_A_SECOND, MS_A_MINUTE = 1000, 60_000
+PREEMPTED_RETRY_MS = 1000  # a tick of the controller: by then it has shared out what is left
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,20 @@ def no_ledger() -> Refusal:
     return Refusal(503, Reason.LEDGER_UNAVAILABLE, message, retry_ms=1000)
 
 
+def shutting_down() -> Refusal:
+    message = "This gateway is restarting. Please try again."
+    return Refusal(503, Reason.SHUTTING_DOWN, message, retry_ms=1000)
+
+
+def preempted(entitlement: str, model: str) -> Refusal:
+    """Of a request that ran on what is promised to others. Its room is in use now: hence the pause."""
+    message = (
+        f"This request of '{entitlement}' was ended: it ran on capacity of '{model}' that is promised to others, "
+        f"who need it now. Please try again in {duration(PREEMPTED_RETRY_MS)}."
+    )
+    return Refusal(429, Reason.PREEMPTED, message, retry_ms=PREEMPTED_RETRY_MS)
+
+
 def too_large_for_entitlement(entitlement: Entitlement, unit: Reason | None, tokens: int, kv_tokens: int) -> Refusal:
     """400, not 429: waiting cannot help."""
     limits = {
@@ -81,6 +96,8 @@ def too_large_for_entitlement(entitlement: Entitlement, unit: Reason | None, tok
 def over_limit(
     entitlement: Entitlement, reason: Reason, retry_ms: int, headers: tuple[tuple[str, str], ...]
 ) -> Refusal:
+    if reason is Reason.NO_SERVERS:  # in the words of Envoy's local reply
+        return Refusal(503, reason, "no server of this model can be reached", retry_ms=retry_ms)
     spent = {
         Reason.TOKENS_PER_SECOND: f"has spent its tokens (limit: {entitlement.caps.tokens_per_second} a second)",
         Reason.KV_TOKENS: f"uses all of its KV-cache tokens (limit: {entitlement.caps.kv_tokens})",

@@ -236,6 +236,8 @@ def _http2() -> upstream.HttpProtocolOptions:
     options = core.Http2ProtocolOptions(
         initial_stream_window_size=SIDECAR_STREAM_WINDOW_BYTES,
         initial_connection_window_size=SIDECAR_CONNECTION_WINDOW_BYTES,
+        # By default 1,024: each request on borrowed room has a stream of its own, and then needs a new connection.
+        max_concurrent_streams=NO_LIMIT,
         # A frozen worker would keep the access log's stream for good, and with it every settlement and renewal.
         connection_keepalive=core.KeepaliveSettings(interval=timedelta(seconds=1), timeout=timedelta(seconds=2)),
     )

@@ -36,6 +36,7 @@ from extproc.core.metadata import (
 )
 from extproc.core.policy import FailMode, StreamUsage
 from extproc.core.settings import Settings
+from extproc.envoy_config import timeouts
 from extproc.envoy_config.clusters import SIDECAR, packed
 from extproc.envoy_config.deployment import Deployment
 from extproc.envoy_config.routes import BODY_LIMIT, BUFFER, EXT_PROC
@@ -103,11 +104,11 @@ def _ext_proc(settings: Settings, deployment: Deployment) -> ext_proc.ExternalPr
     return ext_proc.ExternalProcessor(
         grpc_service=core.GrpcService(
             envoy_grpc=core.GrpcServiceEnvoyGrpc(cluster_name=SIDECAR),
-            timeout=timedelta(seconds=settings.request_timeout_seconds + settings.lease_seconds),
+            timeout=timeouts.verdict_stream(settings, deployment),
             retry_policy=_another_sidecar(),
         ),
         failure_mode_allow=settings.fail is FailMode.OPEN,
-        message_timeout=timedelta(seconds=deployment.verdict_timeout_seconds),
+        message_timeout=timeouts.verdict(settings, deployment),
         processing_mode=ext_proc.ProcessingMode(
             request_header_mode=skip,
             response_header_mode=skip,

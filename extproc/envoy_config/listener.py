@@ -16,6 +16,7 @@ from envoy_data_plane.envoy.type import v3 as envoy_type
 
 from extproc.core.metadata import STREAM_HEADER, VERDICT
 from extproc.core.settings import Settings, Tracing
+from extproc.envoy_config import timeouts
 from extproc.envoy_config.clusters import SIDECAR, TRACES, packed, socket_address
 from extproc.envoy_config.deployment import Deployment
 from extproc.envoy_config.filters import changed_at_the_edge, http_filters
@@ -26,6 +27,8 @@ LISTENER = "tokenpool"
 SERVICE = "tokenpool-envoy"
 HEADERS_TIMEOUT = timedelta(seconds=10)
 BODY_TIMEOUT = timedelta(seconds=60)  # headers and body; 32 MiB over 5 Mbit/s
+# An answer that is cut off ends with its connection: by default its client would not know for a second.
+CLOSE_DELAY = timedelta(milliseconds=50)
 # A slot stays taken until its entry arrives; the default of a second would waste that much of it.
 LOG_FLUSH_INTERVAL = timedelta(milliseconds=10)
 LOG_BATCH_BYTES = 64 * 1024
@@ -55,7 +58,8 @@ def ingress(settings: Settings, deployment: Deployment, route_file: core.ConfigS
         path_with_escaped_slashes_action=hcm.HttpConnectionManagerPathWithEscapedSlashesAction.UNESCAPE_AND_FORWARD,
         request_headers_timeout=HEADERS_TIMEOUT,
         request_timeout=BODY_TIMEOUT,
-        stream_idle_timeout=timedelta(seconds=settings.request_timeout_seconds),
+        delayed_close_timeout=CLOSE_DELAY,
+        stream_idle_timeout=timeouts.silence(settings, deployment),
         common_http_protocol_options=core.HttpProtocolOptions(
             # x_tokenpool_pool would pass for x-tokenpool-pool in a server that follows CGI
             headers_with_underscores_action=core.HttpProtocolOptionsHeadersWithUnderscoresAction.DROP_HEADER,

@@ -16,6 +16,7 @@ MAX_NAMES = 1000  # per label; what llm-d allows before it folds
 MAX_CACHED = 10_000  # series sets kept at hand; further ones are looked up anew each time
 
 _LATENCY_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+_VERDICT_BUCKETS = (*_LATENCY_BUCKETS, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)  # the later ones: those who waited for room
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _RATIO_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 # Advised by OpenTelemetry's GenAI conventions ("Generative AI model server metrics", "client metrics").
@@ -84,6 +85,7 @@ class Metrics:
         self._create_ledger_metrics(registry)
         self._create_gen_ai_metrics(registry)
         self.verdict = Cached(self._verdict_series)
+        self.preempted = Cached(self._preempted_series)
         self.settlement = Cached(self._settlement_series)
         self.ledger = Cached(self._ledger_series)
         self.request_duration = Cached(self._request_duration)
@@ -103,7 +105,13 @@ class Metrics:
             "Time from Envoy's message to the verdict.",
             ("model", "verdict"),
             registry=registry,
-            buckets=_LATENCY_BUCKETS,
+            buckets=_VERDICT_BUCKETS,
+        )
+        self._preempted = Counter(
+            "tokenpool_preempted_total",
+            "Requests ended since their room was claimed by whom it is promised to.",
+            ("model", "entitlement", "class"),
+            registry=registry,
         )
 
     def _create_settlement_metrics(self, registry: CollectorRegistry | None) -> None:
@@ -198,6 +206,12 @@ class Metrics:
         return VerdictSeries(
             count=self._verdicts.labels(model, entitlement, service_class, pool, verdict, reason),
             seconds=self._verdict_seconds.labels(model, verdict),
+        )
+
+    def _preempted_series(self, key: tuple[str, ...]) -> Counter:
+        model, entitlement, service_class = key
+        return self._preempted.labels(
+            self._bounded("model", model), self._bounded("entitlement", entitlement), service_class
         )
 
     def _settlement_series(self, key: tuple[str, ...]) -> SettlementSeries:

@@ -53,6 +53,9 @@ class Telemetry:
         if self._tracer is not None and spans.sampled(fact.traceparent):
             spans.write_settlement(self._tracer, fact)
 
+    def preempted(self, model: str, entitlement: str, service_class: str) -> None:
+        self._metrics.preempted((model, entitlement, service_class)).inc()
+
     def ledger_call(self, operation: str, requests: int, seconds: float) -> None:
         series = self._metrics.ledger((operation,))
         series.seconds.observe(seconds)

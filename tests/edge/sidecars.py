@@ -66,12 +66,16 @@ class Watching:
     decisions: list[Decided] = field(default_factory=list)
     settlements: list[Settled] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    ended: list[tuple[str, str, str]] = field(default_factory=list)
 
     def decided(self, fact: Decided) -> None:
         self.decisions.append(fact)
 
     def settled(self, fact: Settled) -> None:
         self.settlements.append(fact)
+
+    def preempted(self, model: str, entitlement: str, service_class: str) -> None:
+        self.ended.append((model, entitlement, service_class))
 
     def ledger_call(self, operation: str, requests: int, seconds: float) -> None: ...
 

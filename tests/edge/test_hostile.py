@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from extproc.core.facts import Api
 from extproc.core.refusal import body, headers
-from extproc.verdicts import Admission, Call, Denial, Listing, Verdict
+from extproc.verdicts import Admission, Call, Denial, Listing, Moved, Verdict
 from extproc.wire import response_of
 from tests.edge.envoys import HELLO
 from tests.edge.sidecars import Sidecar
@@ -98,6 +98,7 @@ def call(path: str, data: bytes, **rest: Any) -> Call:
 async def decided(running: Sidecar, asked: Call) -> Verdict:
     """The verdict, which could be sent; what it admits is given back."""
     verdict = await running.verdicts.decide(asked)
+    assert not isinstance(verdict, Moved)
     assert response_of(verdict).SerializeToString()
     if isinstance(verdict, Denial):
         assert verdict.refusal.status in ALLOWED

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from extproc import wire
 from extproc.core import metadata
 from extproc.core.charge import Ended, Ending, Running, Unjudged
+from extproc.core.policy import ServiceClass
 from extproc.core.refusal import ErrorShape, Reason, Refusal
 from extproc.core.settings import Identity
 from extproc.pb import als_pb2
@@ -18,7 +19,9 @@ from tests.edge.envoys import HELLO, as_bytes, body_message, headers_message, he
 from tests.edge.envoys import verdict_of as metadata_of
 
 LIMITS = (("x-ratelimit-limit-requests", "8"), ("x-ratelimit-reset-tokens", "1.5s"))
-ADMISSION = Admission("m", "short", TICKET, LIMITS, retry=False, strip_usage=False, body=None)
+ADMISSION = Admission(
+    "m", "short", TICKET, LIMITS, retry=False, strip_usage=False, body=None, service_class=ServiceClass.SPOT
+)
 REFUSAL = Refusal(429, Reason.KV_TOKENS, "Später.", retry_ms=1500)
 BY_HEADER = Identity(header="X-Tenant")
 BY_METADATA = Identity(metadata_namespace="auth", metadata_key="tenant")
@@ -38,8 +41,25 @@ def test_one_message_holds_the_whole_call() -> None:
         x_api_key="sk-x",
         content_encoding="gzip",
         traceparent="00-1-2-01",
+        movable=True,
         body=as_bytes(HELLO),
     )
+
+
+@pytest.mark.parametrize(("size", "movable"), [(wire.MOVABLE_BYTES, True), (wire.MOVABLE_BYTES + 1, False)])
+def test_only_a_body_that_envoy_keeps_can_be_moved_to_another_worker(size: int, movable: bool) -> None:
+    assert wire.call_of_body(body_message(b"x" * size), None, "").movable is movable
+
+
+def test_the_classic_form_cannot_be_moved() -> None:
+    message = headers_message("POST", "/v1/x", end_of_stream=False)
+    assert not wire.call_of_headers(message, None, "").movable
+
+
+def test_what_ends_a_request_says_nothing_of_its_lease() -> None:
+    ending = wire.ending_of(Denial(REFUSAL, ErrorShape.OPENAI))
+    assert ending.immediate_response.status.code == 429
+    assert metadata_of(ending) == {}
 
 
 @given(text, text, st.binary())
@@ -51,7 +71,7 @@ def test_whatever_a_client_sends_comes_out_as_it_was(path: str, key: str, body: 
 def test_a_body_without_attributes_is_a_call_to_nowhere() -> None:
     message = wire.Request()
     message.request_body.body = b"{}"
-    assert wire.call_of_body(message, BY_HEADER, "") == Call("POST", "", body=b"{}")
+    assert wire.call_of_body(message, BY_HEADER, "") == Call("POST", "", movable=True, body=b"{}")
 
 
 @pytest.mark.parametrize("raw", [True, False], ids=["as bytes", "as text"])

@@ -181,6 +181,7 @@ class ModelServer:
         self.port = 0
         self.healthy = True
         self.go_on = asyncio.Event()
+        self.abandoned = 0  # requests whose client left before the end
         self.requests: list[tuple[str, dict[str, str], bytes]] = []  # path, headers, body
         application = web.Application(client_max_size=64 << 20)
         application.router.add_get("/health", self._health)
@@ -211,6 +212,13 @@ class ModelServer:
         return web.Response(status=200 if self.healthy else 503)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        try:
+            return await self._obey(request)
+        except (asyncio.CancelledError, ConnectionError):
+            self.abandoned += 1
+            raise
+
+    async def _obey(self, request: web.Request) -> web.StreamResponse:
         raw = await request.read()
         self.requests.append((request.path, {k.lower(): v for k, v in request.headers.items()}, raw))
         asked = parsed(raw)

@@ -27,6 +27,7 @@ def exported() -> Exported:
     telemetry.decided(ADMITTED)
     telemetry.settled(SETTLED)
     telemetry.settled(replace(SETTLED, source="expired"))
+    telemetry.preempted("llama", "acme", "preemptible")
     telemetry.ledger_call("admit", 1, 0.001)
     registry.register(StateCollector(STATE))
     return {

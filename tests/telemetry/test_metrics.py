@@ -39,6 +39,13 @@ def test_an_admitted_request_is_counted_with_all_its_names(telemetry: Telemetry,
     assert registry.get_sample_value("tokenpool_verdicts_total", labels) == 2
 
 
+def test_a_verdict_that_waited_for_room_is_timed_too(telemetry: Telemetry, registry: CollectorRegistry) -> None:
+    telemetry.decided(replace(ADMITTED, seconds=20.0))
+    labels = {**MODEL, "verdict": "admit"}
+    assert registry.get_sample_value("tokenpool_verdict_seconds_bucket", {**labels, "le": "10.0"}) == 0
+    assert registry.get_sample_value("tokenpool_verdict_seconds_bucket", {**labels, "le": "30.0"}) == 1
+
+
 def test_a_refusal_before_any_name_is_known_is_counted_by_reason(
     telemetry: Telemetry, registry: CollectorRegistry
 ) -> None:
@@ -53,6 +60,11 @@ def test_verdict_time_falls_into_its_bucket(telemetry: Telemetry, registry: Coll
     labels = {**MODEL, "verdict": "admit"}
     assert registry.get_sample_value("tokenpool_verdict_seconds_bucket", {**labels, "le": "0.00025"}) == 0
     assert registry.get_sample_value("tokenpool_verdict_seconds_bucket", {**labels, "le": "0.0005"}) == 1
+
+
+def test_ended_requests_are_counted_by_tenant(telemetry: Telemetry, registry: CollectorRegistry) -> None:
+    telemetry.preempted("llama", "acme", "preemptible")
+    assert registry.get_sample_value("tokenpool_preempted_total", {**TENANT, "class": "preemptible"}) == 1
 
 
 @pytest.mark.parametrize(("kind", "tokens"), [("prompt", 200), ("completion", 300)])
