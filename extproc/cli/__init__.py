@@ -8,6 +8,7 @@ from extproc.cli.check import check
 from extproc.cli.envoy import envoy
 from extproc.cli.failures import OneLineGroup
 from extproc.cli.key import key
+from extproc.cli.scenario import scenario
 from extproc.cli.serve import serve, worker
 from extproc.cli.sim import sim
 from extproc.cli.status import status
@@ -27,5 +28,5 @@ def main() -> None:
     """
 
 
-for command in (up, serve, worker, check, envoy, key, status, sim):
+for command in (up, serve, worker, check, envoy, key, status, sim, scenario):
     main.add_command(command)
