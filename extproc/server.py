@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 import grpc
 import grpc.aio
@@ -34,7 +35,14 @@ Context = grpc.aio.ServicerContext[ext_proc_pb2.ProcessingRequest, ext_proc_pb2.
 class Edge:
     """One worker's server. Streams hold nothing: what outlives them is given to tasks of the server."""
 
-    def __init__(self, settings: Settings, verdicts: Verdicts, settlements: Settlements) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        verdicts: Verdicts,
+        settlements: Settlements,
+        also: Callable[[asyncio.Event], grpc.GenericRpcHandler] | None = None,
+    ) -> None:
+        """`also` makes a further service for the same address; the event is set when the server stops."""
         self._settings = settings
         self._verdicts = verdicts
         self._settlements = settlements
@@ -52,6 +60,8 @@ class Edge:
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._server.add_generic_rpc_handlers((self._verdict_handler(), self._access_log_handler()))
+        if also is not None:
+            self._server.add_generic_rpc_handlers((also(self._stopping),))
 
     async def start(self, address: str) -> None:
         """`host:port` or `unix:/path`. Raises RuntimeError where the address is taken."""

@@ -11,16 +11,18 @@ import signal
 import stat
 import sys
 import time
+from functools import partial
 
 import uvloop
 
+from extproc import scaler
 from extproc.app import handover, logs
 from extproc.app.faults import SidecarError
 from extproc.app.options import WorkerOptions
 from extproc.beliefs import LearnedBeliefs
 from extproc.core.settings import Settings
 from extproc.ledger import LedgerUnavailable
-from extproc.redis_ledger import RedisLedger, connect
+from extproc.redis_ledger import RedisControl, RedisLedger, connect
 from extproc.server import Edge
 from extproc.settlements import Settlements
 from extproc.telemetry import Telemetry, shut_down, tracer_provider
@@ -44,8 +46,9 @@ async def _worker(options: WorkerOptions) -> None:
     settings = handover.read(options.settings)
     provider = tracer_provider(os.environ)
     telemetry = Telemetry(tracer=provider.get_tracer("tokenpool") if provider else None)
+    client = connect(redis_url(settings, options.redis))
     ledger = RedisLedger(
-        connect(redis_url(settings, options.redis)),
+        client,
         settings.policy,
         telemetry,
         lease_ms=settings.lease_seconds * 1000,
@@ -54,7 +57,9 @@ async def _worker(options: WorkerOptions) -> None:
     )
     beliefs = LearnedBeliefs(ledger)
     settlements = Settlements(settings.policy, ledger, beliefs, telemetry)
-    edge = Edge(settings, Verdicts(settings, ledger, beliefs, telemetry), settlements)
+    steward = RedisControl(client, settings.policy, telemetry)
+    scaling = partial(scaler.handler, settings.policy.models, steward)
+    edge = Edge(settings, Verdicts(settings, ledger, beliefs, telemetry), settlements, scaling)
     try:
         await _serve(edge, options.address, (beliefs.refresh_forever(), _sweep_forever(settlements, settings)))
     finally:

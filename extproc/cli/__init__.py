@@ -9,6 +9,7 @@ from extproc.cli.envoy import envoy
 from extproc.cli.failures import OneLineGroup
 from extproc.cli.key import key
 from extproc.cli.scenario import scenario
+from extproc.cli.scenario_fairness import fairness
 from extproc.cli.serve import serve, worker
 from extproc.cli.sim import sim
 from extproc.cli.status import status
@@ -30,3 +31,4 @@ def main() -> None:
 
 for command in (up, serve, worker, check, envoy, key, status, sim, scenario):
     main.add_command(command)
+scenario.add_command(fairness)

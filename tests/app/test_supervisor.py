@@ -11,11 +11,14 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
+from extproc import scaler
+from extproc.pb import externalscaler_pb2 as pb
 from tests.app.conftest import Serve, runs, started, until
 from tests.edge.envoys import body_message, verdict_of
 from tests.edge.sidecars import Caller
 
 STOP_SECONDS = 15.0
+Get = grpc.aio.UnaryUnaryMultiCallable[pb.GetMetricsRequest, pb.GetMetricsResponse]
 
 
 @pytest.fixture
@@ -56,6 +59,27 @@ async def test_a_killed_worker_is_replaced_reported_meanwhile_and_still_counted(
     for address in serve.addresses:
         await admit(address)
     assert await serve.admitted() == 4
+
+
+async def test_every_worker_tells_keda_how_many_servers_there_should_be(serve: Serve) -> None:
+    ref = pb.ScaledObjectRef(name="vllm", namespace="default", scalerMetadata={"model": "llama"})
+    for address in serve.addresses:
+        async with grpc.aio.insecure_channel(address) as channel:
+            get = channel.unary_unary(
+                f"/{scaler.SERVICE}/GetMetrics",
+                pb.GetMetricsRequest.SerializeToString,
+                pb.GetMetricsResponse.FromString,
+            )
+
+            async def told(get: Get = get) -> bool:
+                try:
+                    answer = await get(pb.GetMetricsRequest(scaledObjectRef=ref, metricName=scaler.METRIC))
+                except grpc.aio.AioRpcError as fault:
+                    assert fault.code() is grpc.StatusCode.UNAVAILABLE  # before the first tick
+                    return False
+                return [value.metricValue for value in answer.metricValues] == [1]
+
+            await until(told)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
