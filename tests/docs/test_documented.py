@@ -17,6 +17,7 @@ from tests.docs.page import PAGES, README, ROOT, everything
 
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 CONFIGURATION = ROOT / "docs" / "configuration.md"
+ADMISSION = ROOT / "docs" / "admission.md"
 PACKAGE = ROOT / "extproc"
 KEYS_IN_REDIS = sorted(set(re.findall(r"tp\d+:\{M\}:\w+", lua.source("admit"))))
 COMMANDS = sorted(name for name, command in main.commands.items() if not command.hidden)
@@ -62,8 +63,8 @@ def test_the_table_of_commands_names_no_other() -> None:
 
 @pytest.mark.parametrize("service_class", ServiceClass)
 def test_every_class_is_explained(service_class: ServiceClass) -> None:
-    explained = [row[0] for row in rows(README) if len(row) == 2]
-    assert any(service_class.value in cell.split(", ") for cell in explained)
+    for page in (README, ADMISSION):
+        assert [row for row in rows(page) if row[0] == service_class.value and len(row) == 3]
 
 
 def test_every_setting_has_its_row() -> None:
