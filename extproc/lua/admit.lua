@@ -21,7 +21,7 @@ local function ask(r, texts)
   local queued = waiter(r.lease)
   if queued and r.wait_ms > 0 then return WAITS, 0, 0, 0 end  -- asked again
   if queued then leave(queued) end
-  local joins = r.wait_ms > 0 and r.pools[1] and blocked[r.name]
+  local joins = r.wait_ms > 0 and r.pools[1] and blocked[r.name] and not is_promised(r)
   local outcome, number, borrowed, retry = WAITS, 0, 0, 0
   if not joins then outcome, number, borrowed, retry = decide(r) end
   local known = queued or forget(r)

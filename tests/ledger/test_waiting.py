@@ -133,6 +133,17 @@ async def test_one_that_cannot_go_yet_does_not_hold_up_other_tenants(bench: Benc
     assert isinstance((await asyncio.wait_for(big, 5))[1], Admitted)
 
 
+async def test_a_request_inside_a_promised_base_never_waits_behind_a_burst_of_its_own_tenant(bench: Benches) -> None:
+    g = replace(patient("g", ServiceClass.GUARANTEED), base=Vector(100, 1000, 2))
+    b = bench(model(only=Vector(100_000, 1000, 2)), g)
+    first, _ = await b.ask("g", 600)
+    burst = await waiting(b, "g", 500)
+    _, answer = await asyncio.wait_for(b.ask("g", 100), 5)
+    assert isinstance(answer, Admitted)
+    await b.settle(first)
+    assert isinstance((await asyncio.wait_for(burst, 5))[1], Admitted)
+
+
 async def test_who_has_waited_long_enough_is_refused_and_leaves_nothing(bench: Benches) -> None:
     b = bench(model(only=ONE), replace(patient("e"), max_wait_ms=50))
     await b.ask("e", 10)
@@ -193,7 +204,7 @@ async def test_what_was_granted_while_nobody_listened_is_asked_for_again(bench: 
     first, _ = await b.ask("e", 10)
     task = await waiting(b, "e")
     client = connect(redis_url)
-    await client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    await client.client_kill_filter(_type="pubsub")
     await b.settle(first)
     assert isinstance((await asyncio.wait_for(task, 5))[1], Admitted)
     await client.aclose()

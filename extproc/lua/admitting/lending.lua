@@ -69,18 +69,14 @@ end
 -- Whether this pool takes the request now; else how long until it may.
 local function try(r, e, t, pool)
   if pool.servers == 0 then return false, nil end
-  -- Inside the base or the share in KV tokens and slots; its tokens may still come from the excess. A base is claimed
-  -- whatever runs above it; a share is of all that runs.
-  local kv, slots = e[E.kv], e[E.slots]
-  if r.tier < 2 then kv, slots = e[E.in_kv], e[E.in_slots] end
-  local inside = kv + r.kv <= t.in_kv and slots + 1 <= t.in_slots
+  local inside = is_inside(r, e, t)
   local from_level = r.tokens * 1000
   if not (inside or r.tier == 2) or e[E.level] < from_level then
     from_level = from_level - math.min(math.max(e[E.excess], 0), from_level)
   end
   local wait = until_pool_tokens(pool, r, from_level)
   local lent = r.tier == 4
-  kv, slots = room(pool, r, inside, lent)
+  local kv, slots = room(pool, r, inside, lent)
   if r.tier == 3 and pool.lends and (kv < r.kv or slots < 1) then
     lent = true
     kv, slots = room(pool, r, inside, lent)

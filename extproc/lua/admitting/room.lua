@@ -11,6 +11,14 @@ local function over_caps(r, e, t)  -- outcome and retry ms where the entitlement
   return outcome, retry
 end
 
+-- Inside the base or the share in KV tokens and slots; its tokens may still come from the excess. A base is claimed
+-- whatever runs above it; a share is of all that runs.
+local function is_inside(r, e, t)
+  local kv, slots = e[E.kv], e[E.slots]
+  if r.tier < 2 then kv, slots = e[E.in_kv], e[E.in_slots] end
+  return kv + r.kv <= t.in_kv and slots + 1 <= t.in_slots
+end
+
 -- KV tokens and slots of a pool beside what this request must leave. Others' claims must be left free; only those of
 -- guaranteed bases (tier 1) may be covered by what borrowers hold. `lent`: it would borrow, and may be taken back.
 local function room(pool, r, inside, lent)

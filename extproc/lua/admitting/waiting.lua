@@ -20,7 +20,11 @@ local function leave(r)
 end
 
 local blocked, soonest_tokens = {}, 1000000
-local function serve(member, name)  -- false where it cannot go yet, nor those of its entitlement behind it
+local function is_promised(r)  -- never to wait behind a burst of its own entitlement
+  local e, t = entitlement(r)
+  return r.tier < 2 and is_inside(r, e, t)
+end
+local function serve(member, name)  -- false where it cannot go yet
   local id = string.match(member, '^%S+ %S+ (%S+)')
   local r, deadline = waiter(id)
   if not r or deadline + GONE_MS < now then
@@ -29,6 +33,7 @@ local function serve(member, name)  -- false where it cannot go yet, nor those o
     waiting = waiting - 1
     return true
   end
+  if blocked[name] and not is_promised(r) then return false end
   local outcome, number, borrowed, retry = decide(r)
   if outcome == OK then
     leave(r)
@@ -68,7 +73,7 @@ local function serve_queue()
   for number, line in ipairs(lines()) do
     if number > MOST_LINES then return end
     for _, member in ipairs(line) do
-      if not serve(member, line.name) then break end
+      if not serve(member, line.name) and line.tier > 1 then break end  -- those behind it wait, too
     end
   end
 end
