@@ -41,6 +41,12 @@ class Batching(Generic[Item, Answer]):
             self._untaken(item, future)
             raise
 
+    async def close(self) -> None:
+        """Ends the call in flight; whoever waits for it is cancelled."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+
     def _untaken(self, item: Item, future: asyncio.Future[Answer]) -> None:
         """A submitter can be cancelled after its answer was set and before it runs again to take it."""
         if self._abandoned is not None and not future.cancelled() and future.exception() is None:
@@ -60,13 +66,23 @@ class Batching(Generic[Item, Answer]):
             return
         try:
             answers = await self._call([item for item, _ in batch])
+        except asyncio.CancelledError:
+            for _, future in (*batch, *self._waiting):
+                future.cancel()
+            raise
         except Exception as fault:  # noqa: BLE001 - whatever it is, each submitter gets it
-            # So do those who waited behind the call: they have waited long enough to know.
-            behind = [self._waiting.popleft() for _ in range(len(self._waiting))]
-            for _, future in (*batch, *behind):
-                if not future.cancelled():
-                    future.set_exception(fault)
-            return
+            self._fail(batch, fault)
+        else:
+            self._deliver(batch, answers)
+
+    def _fail(self, batch: list[tuple[Item, asyncio.Future[Answer]]], fault: Exception) -> None:
+        """So do those who waited behind the call: they have waited long enough to know."""
+        behind = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        for _, future in (*batch, *behind):
+            if not future.cancelled():
+                future.set_exception(fault)
+
+    def _deliver(self, batch: list[tuple[Item, asyncio.Future[Answer]]], answers: Sequence[Answer]) -> None:
         for (item, future), answer in zip(batch, answers, strict=True):
             if not future.cancelled():
                 future.set_result(answer)

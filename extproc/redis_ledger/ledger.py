@@ -197,6 +197,8 @@ class RedisLedger:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for batching in (*self._admissions.values(), *self._settlements.values()):
+            await batching.close()
         await self._news.close()
         await self._client.aclose()
 

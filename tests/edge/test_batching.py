@@ -192,3 +192,16 @@ async def test_a_fault_is_no_answer_to_report_where_its_submitter_is_cancelled_t
     with pytest.raises(asyncio.CancelledError):
         await tasks[0]
     assert abandoned == []
+
+
+async def test_closing_ends_the_call_and_all_who_wait_for_it() -> None:
+    server = Server()
+    batching = server.batching()
+    first = asyncio.create_task(batching.submit(1))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    second = asyncio.create_task(batching.submit(2))
+    await asyncio.sleep(0)
+    await batching.close()
+    answers = await asyncio.gather(first, second, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [asyncio.CancelledError] * 2
