@@ -18,7 +18,7 @@
 
 -- One that may wait goes through the queue, so that none overtakes those of its entitlement that are before it.
 local function ask(r, texts)
-  local queued = waiter(r.lease)
+  local queued = waiting > 0 and waiter(r.lease)
   if queued and r.wait_ms > 0 then return WAITS, 0, 0, 0 end  -- asked again
   if queued then leave(queued) end
   local joins = r.wait_ms > 0 and r.pools[1] and blocked[r.name] and not is_promised(r)
@@ -59,6 +59,7 @@ for field, values in pairs(uses) do
   if values[1] == 0 and values[2] == 0 then redis.call('HDEL', KEYS[5], field)
   else redis.call('HSET', KEYS[5], field, packed(values)) end
 end
-for i = 1, 9 do redis.call('PEXPIRE', KEYS[i], key_lifetime) end
+for i = 1, 5 do redis.call('PEXPIRE', KEYS[i], key_lifetime) end
+for i in pairs(written) do redis.call('PEXPIRE', KEYS[i], key_lifetime) end
 answer[#answer + 1], answer[#answer + 2] = waiting, soonest_tokens
 return answer

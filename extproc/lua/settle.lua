@@ -141,6 +141,6 @@ for key, changed in pairs(records) do
 end
 for i = 1, 4 do redis.call('PEXPIRE', KEYS[i], ARGV[2]) end
 for i = 5, 6 do redis.call('PEXPIRE', KEYS[i], ARGV[3]) end
-for i = 7, 10 do redis.call('PEXPIRE', KEYS[i], ARGV[2]) end
+redis.call('PEXPIRE', KEYS[7], ARGV[2])
 answer[#answer + 1] = redis.call('ZCARD', KEYS[9])
 return answer

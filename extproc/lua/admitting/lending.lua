@@ -47,6 +47,7 @@ local function hold(r, e, pool, inside, lent, from_level)
   end
   if lent then
     p[P.borrowed_kv], p[P.borrowed_slots] = p[P.borrowed_kv] + r.kv, p[P.borrowed_slots] + 1
+    written[6] = true
     redis.call('ZADD', KEYS[6], r.tier == 3 and now - SPOT_AFTER or now, pool.name .. ' ' .. r.lease)
   end
   p[P.level] = p[P.level] - (tier == 0 and millitokens - from_level or millitokens)

@@ -6,6 +6,7 @@ local POOL_FIELDS, REQUEST_FIELDS, NAMES = 20, 19, 6
 local MOST_UNMET, MOST_LINES, SPOT_AFTER, GONE_MS = 32, 128, 1e13, 2000
 local OK, TOKENS, KV, SLOTS, POOL, NO_SERVER, WAITS = 0, 1, 2, 3, 4, 5, 6
 local position = 6
+local written = {}  -- numbers of the keys that few requests write
 
 local pools, number_of = {}, {}
 local function share_of(field)

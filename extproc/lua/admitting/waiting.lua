@@ -88,6 +88,7 @@ end
 local function enqueue(r, texts)
   if waiting >= most_waiting or (waiting > 0 and waiting_of(r.name) >= r.most_waiting) then return false end
   r.arrival = now
+  written[8], written[9] = true, true
   redis.call('ZADD', KEYS[8], r.tier, member_of(r, now))
   redis.call('HSET', KEYS[9], r.lease, r.name .. ' ' .. pools[r.pools[1]].name .. ' ' ..
     packed({ r.kv, r.tokens, now + r.wait_ms, now }) .. ' ' .. texts)
