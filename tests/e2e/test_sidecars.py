@@ -33,8 +33,9 @@ CHAT = "/v1/completions"
 
 
 def configured(server: str) -> str:
-    """What may run at once is the limit, never the rate: time must not decide in a load that is to be repeated."""
+    """What may run at once is the limit, never a rate or a busy machine: time must not decide here."""
     return f"""
+redis_timeout_ms: 1900
 models:
   - name: m
     pools:
@@ -71,6 +72,7 @@ class Vllm:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self.answer.set()
         assert self.runner is not None
         await self.runner.cleanup()
 
@@ -99,7 +101,7 @@ class Load:
         async with self.http.post(CHAT, json=body, headers={"authorization": f"Bearer {key}"}) as answer:
             await answer.read()
             if answer.status != 200:
-                assert answer.status == 429
+                assert answer.status == 429, answer.headers.get("x-tokenpool-reason")
                 self.refused[key, answer.headers["x-tokenpool-reason"]] += 1
 
     def start(self, key: str, prompt: int, output: int) -> None:
@@ -109,6 +111,8 @@ class Load:
         """Returns when every request has either reached the server or been refused."""
 
         async def so() -> bool:
+            for ended in (task for task in self.pending if task.done()):
+                ended.result()
             return self.server.arrived + self.refused.total() == len(self.pending)
 
         await until(so, START_SECONDS)
@@ -119,12 +123,12 @@ class Load:
 
 
 async def drive(load: Load) -> None:
-    """One after another, of all sizes; then two hundred at once."""
+    """One after another, of all sizes; then a hundred at once."""
     chance = random.Random(SEED)
     for _ in range(100):
         load.start(chance.choice(("sk-promised", "sk-shared")), chance.randint(1, 2000), chance.randint(1, 2000))
         await load.judged()
-    for _ in range(200):
+    for _ in range(100):
         load.start("sk-crowd", 50, 50)
     await load.judged()
 
@@ -187,9 +191,9 @@ async def state_of(sidecar: Serve) -> dict[str, Any]:
 
 async def test_two_and_then_five_sidecars_give_the_same_totals_as_one(url: str, tmp_path: Path) -> None:
     one = await totals(tmp_path / "one", url, 1)
-    assert one.admitted_by_first + one.refused.total() == 300
+    assert one.admitted_by_first + one.refused.total() == 200
     assert one.tenants["crowd"][1]["concurrency"] == 10
-    assert one.refused["sk-crowd", "concurrency"] == 190
+    assert one.refused["sk-crowd", "concurrency"] == 90
     assert one.refused.keys() >= {("sk-promised", "kv_tokens"), ("sk-shared", "kv_tokens")}
     for count in (2, 5):
         several = await totals(tmp_path / str(count), url, count)
