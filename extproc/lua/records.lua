@@ -8,6 +8,7 @@
 --   tp1:{M}:unmet         hash, entitlement -> distinct requests lately refused: "FINGERPRINT:UNTIL:POOL:KV:TOKENS"
 --   tp1:{M}:queue         sorted set, "ORDER ARRIVAL LEASE ENTITLEMENT" of requests that wait, by tier
 --   tp1:{M}:waiters       hash, lease -> W record           tp1:{M}:shares     hash, of the controller (shares.lua)
+--   tp1:{M}:leader        hash, who sets the shares (lead.lua)
 --   tp1:{M}:settled       hash, "ENTITLEMENT prompt|completion" -> tokens ever charged
 --   tp1:{M}:estimates     hash, what has been learned (see settle.lua)
 -- Records are numbers with spaces between. Levels are in millitokens (tokens/s x ms), times in ms, all integers.
