@@ -16,16 +16,19 @@ MOST_IN_A_CALL = 256  # bounds how long one script may hold Redis: about 3 ms
 class Batching(Generic[Item, Answer]):
     """Joins concurrent submissions into calls; a call answers each of its items, in order, or fails them all.
 
-    `abandoned` is told of an answer whose submitter was cancelled while the call was in flight.
+    `abandoned` is told of an answer whose submitter was cancelled while the call was in flight, `lost` of such an item
+    where the call failed: the far side may have done it all the same.
     """
 
     def __init__(
         self,
         call: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
         abandoned: Callable[[Item, Answer], None] | None = None,
+        lost: Callable[[Item], None] | None = None,
     ) -> None:
         self._call = call
         self._abandoned = abandoned
+        self._lost = lost
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
         self._running: asyncio.Task[None] | None = None
 
@@ -81,6 +84,9 @@ class Batching(Generic[Item, Answer]):
         for _, future in (*batch, *behind):
             if not future.cancelled():
                 future.set_exception(fault)
+        for item, future in batch:
+            if future.cancelled() and self._lost is not None:
+                self._lost(item)
 
     def _deliver(self, batch: list[tuple[Item, asyncio.Future[Answer]]], answers: Sequence[Answer]) -> None:
         for (item, future), answer in zip(batch, answers, strict=True):

@@ -111,7 +111,7 @@ async def _status(client: aiohttp.ClientSession, url: str) -> int | None:
     try:
         async with client.get(url, allow_redirects=False) as answer:
             return answer.status
-    except (aiohttp.ClientError, OSError):  # a time-out is an OSError
+    except (aiohttp.ClientError, OSError, ValueError):  # a time-out; a name that no host can have
         return None
 
 

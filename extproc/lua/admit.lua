@@ -16,10 +16,16 @@
 --       buckets are full; then two: how many wait, ms until the first of them may have its tokens
 -- Publishes to a waiter's channel "granted LEASE" and its 8 values, to a borrower's "taken LEASE".
 
+local again = false  -- whether the queue is to be served once more
+
 -- One that may wait goes through the queue, so that none overtakes those of its entitlement that are before it.
 local function ask(r, texts)
   local queued = waiting > 0 and waiter(r.lease)
-  if queued and r.wait_ms > 0 then return WAITS, 0, 0, 0 end  -- asked again
+  if queued and r.wait_ms > 0 and r.pools[1] then  -- asked again, perhaps by another sidecar: it is the one to be told
+    r.arrival = queued.arrival
+    note_waiter(r, texts)
+    return WAITS, 0, 0, 0
+  end
   if queued then leave(queued) end
   local joins = r.wait_ms > 0 and r.pools[1] and blocked[r.name] and not is_promised(r)
   local outcome, number, borrowed, retry = WAITS, 0, 0, 0
@@ -29,9 +35,7 @@ local function ask(r, texts)
   if outcome == OK then return outcome, number, borrowed, retry end
   if r.wait_ms > 0 and r.pools[1] and outcome ~= NO_SERVER and enqueue(r, texts) then
     if outcome == TOKENS then soonest_tokens = math.min(soonest_tokens, retry) end
-    if joins and string.byte(r.order) ~= 110 then serve_queue() end  -- it may go before those that block it
-    number, borrowed = held(r.lease)
-    if number then return OK, number, borrowed, 0 end
+    again = again or joins and string.byte(r.order) ~= 110  -- it may go before those that block it
     blocked[r.name] = true
     return WAITS, 0, 0, retry
   end
@@ -50,6 +54,7 @@ while position < #ARGV do
   local outcome, number, borrowed, retry = ask(r, table.concat(texts, ' '))
   for _, value in ipairs(answer_of(r, outcome, number, borrowed, retry)) do answer[#answer + 1] = value end
 end
+if again then serve_queue() end  -- who is granted is told like all who waited
 
 for name, values in pairs(records) do
   if values then redis.call('HSET', KEYS[1], name, packed(values)) end

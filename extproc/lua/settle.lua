@@ -2,7 +2,8 @@
 -- KEYS  1 entitlements  2 pools  3 leases  4 deadlines  5 settled  6 estimates  7 uses  8 borrowed  9 queue  10 waiters
 -- ARGV  1 now in ms, '' for the server's clock  2 key lifetime in ms  3 lifetime of what is learned, in ms
 --       4 decay of the averages (beta)  5 prior bytes per token  6 prior tokens a message  7 output quantile (p)
---       per settlement 10: lease, tokens charged, prompt tokens, completion tokens (both for the totals),
+--       per settlement 11: lease, channel of the only worker it may belong to ('': any), tokens charged, prompt tokens,
+--                    completion tokens (both for the totals),
 --                    category ('' teaches nothing), text bytes, messages, prompt tokens of that text,
 --                    bytes of a streamed answer (0: not streamed), answers given (choices of all prompts)
 -- Returns a flat list, one a settlement: 1 settled now, 0 settled or expired before; then how many wait for room
@@ -101,36 +102,45 @@ local function release(id, l, charged)
   if l.values[L.borrowed] == 1 then redis.call('ZREM', KEYS[8], l.pool .. ' ' .. id) end
 end
 
-local function leave_queue(id)  -- a request that gave up waiting
+local function leave_queue(id, owner)  -- a request that gave up waiting
   local text = redis.call('HGET', KEYS[10], id)
   if not text then return end
-  local name, arrival, order = string.match(text, '^(%S+) %S+ %S+ %S+ %S+ (%S+) %S+ %S+ %S+ %S+ (%S+)')
+  local name, arrival, channel, order =
+    string.match(text, '^(%S+) %S+ %S+ %S+ %S+ (%S+) %S+ %S+ %S+ (%S+) (%S+)')
+  if owner ~= '' and channel ~= owner then return end
   redis.call('ZREM', KEYS[9], order .. ' ' .. string.format('%015.0f', tonumber(arrival)) .. ' ' .. id .. ' ' .. name)
   redis.call('HDEL', KEYS[10], id)
 end
 
 local answer = {}
-for at = 8, #ARGV, 10 do
-  local id, text = ARGV[at], redis.call('HGET', KEYS[3], ARGV[at])
-  if text then
-    local l = lease_of(text)
-    local entitlement = l.entitlement
-    release(id, l, tonumber(ARGV[at + 1]))
+local function learn_all(entitlement, category, bytes, messages, prompt, streamed, answers, completion)
+  learn_prompt(entitlement, category, bytes, messages, prompt)
+  if completion > 0 then
+    learn_output(entitlement, completion / answers)
+    if streamed > 0 then learn_stream(streamed / completion) end
+  end
+end
+
+for at = 8, #ARGV, 11 do
+  local id, owner, n = ARGV[at], ARGV[at + 1], {}
+  for i = 2, 10 do n[i] = tonumber(ARGV[at + i]) end
+  local text = redis.call('HGET', KEYS[3], id)
+  local l = text and lease_of(text)
+  if l and owner ~= '' and l.channel ~= owner then
+    l = nil  -- another worker answers for it by now
+  elseif l then
+    release(id, l, n[2])
     redis.call('HDEL', KEYS[3], id)
     redis.call('ZREM', KEYS[4], id)
-    redis.call('HINCRBY', KEYS[5], entitlement .. ' prompt', ARGV[at + 2])
-    redis.call('HINCRBY', KEYS[5], entitlement .. ' completion', ARGV[at + 3])
-    if ARGV[at + 4] ~= '' then
-      learn_prompt(entitlement, ARGV[at + 4], tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6]), tonumber(ARGV[at + 7]))
-      local completion = tonumber(ARGV[at + 3])
-      if completion > 0 then
-        learn_output(entitlement, completion / tonumber(ARGV[at + 9]))
-        if tonumber(ARGV[at + 8]) > 0 then learn_stream(tonumber(ARGV[at + 8]) / completion) end
-      end
+    redis.call('HINCRBY', KEYS[5], l.entitlement .. ' prompt', n[3])
+    redis.call('HINCRBY', KEYS[5], l.entitlement .. ' completion', n[4])
+    if ARGV[at + 5] ~= '' then
+      learn_all(l.entitlement, ARGV[at + 5], n[6], n[7], n[8], n[9], n[10], n[4])
     end
+  else
+    leave_queue(id, owner)
   end
-  if not text then leave_queue(id) end
-  answer[#answer + 1] = text and 1 or 0
+  answer[#answer + 1] = l and 1 or 0
 end
 
 for key, changed in pairs(records) do

@@ -39,6 +39,7 @@ _SETTLE_KEYS = (
     *("uses", "borrowed", "queue", "waiters"),
 )
 _CANCELS, _CANCEL_SECONDS = 2, 1.0
+_AGAIN_SECONDS = 0.2  # between tries of what must be known
 _MOST_WAITING = 1000  # of a model: bounds what one call may look through
 _REMEMBER_TICKS = 5  # for so long a refused request counts as demand after it was due again
 
@@ -47,6 +48,12 @@ _REMEMBER_TICKS = 5  # for so long a refused request counts as demand after it w
 class _Ask:
     demand: Demand
     wait_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    settlement: Settlement
+    owner: str = ""  # the channel of the only worker whose lease it may be
 
 
 _Answer = Admitted | Refused | None  # None: it waits
@@ -87,7 +94,7 @@ class RedisLedger:
         self._tasks: set[asyncio.Task[object]] = set()
         self._admissions = {name: self._admissions_of(name) for name in self._pools}
         self._settlements = {name: self._settlements_of(name) for name in self._pools}
-        self._news = News(client, self._catch_up)
+        self._news = News(client, self._decoded, self._catch_up)
         self._waiting: dict[str, Demand] = {}  # by lease
         self._borrowed: dict[str, str] = {}  # model by lease
         self._serving: set[str] = set()  # models whose queue is about to be served
@@ -105,21 +112,21 @@ class RedisLedger:
         answer: Admitted | Refused | None = None
         try:
             answer = await self._admitted_in_time(demand)
-            return answer
+        except asyncio.CancelledError:  # wherever it was: what it may hold or wait for is given back
+            self._cancel(demand)
+            raise
         finally:
             if isinstance(answer, Admitted) and answer.borrowed:
                 self._borrowed[demand.lease] = demand.model
             else:
                 self._news.forget(demand.lease)
+        return answer
 
     async def taken_back(self, lease: str) -> None:
-        """Raises KeyError where the lease is not one that this ledger lent."""
-        notice = self._news.borrowed[lease]
         try:
-            await notice
+            await self._news.watch(lease)
         finally:
-            self._news.forget(lease)
-            self._borrowed.pop(lease, None)
+            self._forget(lease)
 
     async def serve(self, model: str) -> int:
         """Grants what it can to those that wait; how many still do."""
@@ -128,7 +135,12 @@ class RedisLedger:
         return self._after_admissions(model, flat)
 
     async def settle(self, settlement: Settlement) -> bool:
-        return await self._settlements[settlement.model].submit(settlement)
+        self._forget(settlement.lease)
+        return await self._settlements[settlement.model].submit(_End(settlement))
+
+    def _forget(self, lease: str) -> None:
+        self._news.forget(lease)
+        self._borrowed.pop(lease, None)
 
     async def renew(self, model: str, leases: Sequence[str]) -> int:
         arguments = [self._calls.now(), self._lease_ms, *leases]
@@ -197,8 +209,10 @@ class RedisLedger:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for batching in (*self._admissions.values(), *self._settlements.values()):
-            await batching.close()
+        for admissions in self._admissions.values():
+            await admissions.close()
+        for settlements in self._settlements.values():
+            await settlements.close()
         await self._news.close()
         await self._client.aclose()
 
@@ -210,11 +224,11 @@ class RedisLedger:
             if not isinstance(answer, Refused):
                 self._cancel(ask.demand)
 
-        return Batching(call, abandoned)
+        return Batching(call, abandoned, lambda ask: self._cancel(ask.demand))
 
-    def _settlements_of(self, model: str) -> Batching[Settlement, bool]:
-        async def call(settlements: Sequence[Settlement]) -> list[bool]:
-            return await self._settle_all(model, settlements)
+    def _settlements_of(self, model: str) -> Batching[_End, bool]:
+        async def call(ends: Sequence[_End]) -> list[bool]:
+            return await self._settle_all(model, ends)
 
         return Batching(call)
 
@@ -234,22 +248,22 @@ class RedisLedger:
 
     async def _admitted_in_time(self, demand: Demand) -> Admitted | Refused:
         wait_ms = demand.entitlement.max_wait_ms
-        with self._news.awaiting(demand.lease) as grant:
-            answer = await self._answered(_Ask(demand, wait_ms))
-            if answer is not None:
-                return answer
-            self._waiting[demand.lease] = demand
-            try:
+        self._waiting[demand.lease] = demand
+        try:
+            with self._news.awaiting(demand.lease) as grant:
+                answer = await self._answered(_Ask(demand, wait_ms))
+                if answer is not None:
+                    return answer
                 async with asyncio.timeout(wait_ms / 1000):
-                    values = [int(value) for value in (await grant).split()]
-                return self._decision(demand, values)
-            except TimeoutError:
-                return await self._judged(_Ask(demand, 0))
-            except asyncio.CancelledError:
-                self._cancel(demand, answers=1)  # once: Envoy may ask another sidecar for the same lease by then
-                raise
-            finally:
-                del self._waiting[demand.lease]
+                    return await grant
+        except TimeoutError:
+            return await self._judged(_Ask(demand, 0))
+        finally:
+            self._waiting.pop(demand.lease, None)
+
+    def _decoded(self, lease: str, values: Sequence[int]) -> Admitted | Refused | None:
+        demand = self._waiting.get(lease)
+        return None if demand is None else self._decision(demand, values)
 
     def _decision(self, demand: Demand, values: Sequence[int]) -> Admitted | Refused:
         return records.decision(self._pools[demand.model].names, demand.entitlement, values)
@@ -278,10 +292,18 @@ class RedisLedger:
         with each tick.
         """
         waiting, soonest_ms = flat[-2:]
-        if waiting and model not in self._timers:
-            delay = min(soonest_ms, self._tick_ms) / 1000
-            self._timers[model] = asyncio.get_running_loop().call_later(max(delay, 0.001), self._timed_out, model)
+        if waiting:
+            self._serve_in(model, min(soonest_ms, self._tick_ms) / 1000)
         return int(waiting)
+
+    def _serve_in(self, model: str, seconds: float) -> None:
+        """At the latest: a call that is due sooner stays."""
+        loop, timer = asyncio.get_running_loop(), self._timers.get(model)
+        due = loop.time() + max(seconds, 0.001)
+        if timer is None or timer.when() > due:
+            if timer is not None:
+                timer.cancel()
+            self._timers[model] = loop.call_at(due, self._timed_out, model)
 
     def _timed_out(self, model: str) -> None:
         del self._timers[model]
@@ -298,16 +320,16 @@ class RedisLedger:
         try:
             await self.serve(model)
         except LedgerUnavailable:
-            return  # whoever waits is told when his time is over
+            self._serve_in(model, self._tick_ms / 1000)
 
-    async def _settle_all(self, model: str, settlements: Sequence[Settlement]) -> list[bool]:
+    async def _settle_all(self, model: str, ends: Sequence[_End]) -> list[bool]:
         arguments: list[object] = [
             self._calls.now(), KEY_LIFETIME_MS, LEARNED_LIFETIME_MS,
             estimate.BETA, estimate.PRIOR_BYTES_PER_TOKEN, estimate.PRIOR_MESSAGE_TOKENS, estimate.OUTPUT_QUANTILE,
         ]  # fmt: skip
-        for settlement in settlements:
-            arguments += records.settlement_arguments(settlement)
-        *settled, waiting = await self._calls.run("settle", keys(model, *_SETTLE_KEYS), arguments, len(settlements))
+        for end in ends:
+            arguments += records.settlement_arguments(end.settlement, end.owner)
+        *settled, waiting = await self._calls.run("settle", keys(model, *_SETTLE_KEYS), arguments, len(ends))
         if waiting:
             self._serve_soon(model)
         return [one == 1 for one in settled]
@@ -324,22 +346,25 @@ class RedisLedger:
 
     async def _ask_again(self, demand: Demand) -> None:
         """The server answers a waiting or granted request the same, however often it is asked."""
-        grant = self._news.waiting.get(demand.lease)
-        flat = await self._calls.run(
-            "admit",
-            keys(demand.model, *_ADMIT_KEYS),
-            [
-                *self._admit_arguments(),
-                *self._pools[demand.model].arguments,
-                *records.demand_arguments(demand, self._news.channel, demand.entitlement.max_wait_ms),
-            ],
-        )
-        if grant is not None and not grant.done() and flat[0] != records.WAITS:
-            grant.set_result(" ".join(str(value) for value in flat[: records.ADMIT_FIELDS]))
+        while demand.lease in self._waiting:
+            try:
+                answer = await self._admissions[demand.model].submit(_Ask(demand, demand.entitlement.max_wait_ms))
+            except LedgerUnavailable:
+                await asyncio.sleep(_AGAIN_SECONDS)
+                continue
+            grant = self._news.waiting.get(demand.lease)
+            if answer is not None and grant is not None and not grant.done():
+                grant.set_result(answer)
+            return
 
     async def _look_after(self, model: str, leases: Sequence[str]) -> None:
         [key] = keys(model, "leases")
-        found = await self._calls.timed("leases", len(leases), lambda: self._client.hmget(key, list(leases)))
+        while True:
+            try:
+                found = await self._calls.timed("leases", len(leases), lambda: self._client.hmget(key, list(leases)))
+                break
+            except LedgerUnavailable:
+                await asyncio.sleep(_AGAIN_SECONDS)
         for lease, record in zip(leases, cast("list[str | None]", found), strict=True):
             if records.is_taken(record):
                 self._news.taken(lease)
@@ -349,17 +374,18 @@ class RedisLedger:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _cancel(self, demand: Demand, answers: int = _CANCELS) -> None:
-        """Gives back a lease that nobody will use, in the background."""
-        self._start(self._cancelled(demand, answers))
+    def _cancel(self, demand: Demand) -> None:
+        """Gives back a lease that nobody will use, in the background; unless another worker was asked for it since."""
+        self._start(self._cancelled(demand))
 
-    async def _cancelled(self, demand: Demand, wanted: int) -> None:
-        """Tries until the server answers; twice, where it may run the lost admission after the first cancel."""
+    async def _cancelled(self, demand: Demand) -> None:
+        """Tries until the server answers, and once more: it may run the lost admission after the first cancel."""
         unused = Settlement(demand.lease, demand.model, tokens=0, prompt_tokens=0, completion_tokens=0)
+        end = _End(unused, self._news.channel)
         give_up, answers = time.monotonic() + self._lease_ms / 1000, 0
-        while answers < wanted and time.monotonic() < give_up:
+        while answers < _CANCELS and time.monotonic() < give_up:
             try:
-                if await self.settle(unused):
+                if await self._settlements[demand.model].submit(end):
                     return
                 answers += 1
             except LedgerUnavailable:

@@ -11,9 +11,15 @@ from collections.abc import Awaitable, Callable, Iterator
 import redis.asyncio
 from redis.exceptions import RedisError
 
+from extproc.ledger import Admitted, Refused
+
 RECONNECT_SECONDS = 0.2
+PING_SECONDS = 1.0
+MOST_SILENT_PINGS = 3  # then the connection is dead, whatever it says
 
 log = logging.getLogger(__name__)
+
+Answer = Admitted | Refused
 
 
 class News:
@@ -22,11 +28,18 @@ class News:
     `catch_up` is called after each later one, since what was published meanwhile is lost.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, catch_up: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        decoded: Callable[[str, list[int]], Answer | None],
+        catch_up: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`decoded` makes an answer to a lease of its numbers."""
         self.channel = f"tp1:news:{secrets.token_hex(8)}"
-        self.waiting: dict[str, asyncio.Future[str]] = {}  # by lease; the answer's values as text
+        self.waiting: dict[str, asyncio.Future[Answer]] = {}  # by lease
         self.borrowed: dict[str, asyncio.Future[None]] = {}  # by lease
         self._client = client
+        self._decoded = decoded
         self._catch_up = catch_up
         self._listening = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -41,18 +54,21 @@ class News:
         return self._listening.is_set()
 
     @contextlib.contextmanager
-    def awaiting(self, lease: str) -> Iterator[asyncio.Future[str]]:
+    def awaiting(self, lease: str) -> Iterator[asyncio.Future[Answer]]:
         """Enter before the request is sent: the grant may be published before its answer is read."""
-        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.waiting[lease] = future
         try:
             yield future
         finally:
-            self.waiting.pop(lease, None)
+            if self.waiting.get(lease) is future:  # else the same lease was asked for here a second time
+                del self.waiting[lease]
 
-    def watch(self, lease: str) -> None:
-        """Notices of a lease count from now on, until `forget`."""
-        self.borrowed.setdefault(lease, asyncio.get_running_loop().create_future())
+    def watch(self, lease: str) -> asyncio.Future[None]:
+        """Done when the lease is taken back. Notices count from the first call on, until `forget`."""
+        if lease not in self.borrowed:
+            self.borrowed[lease] = asyncio.get_running_loop().create_future()
+        return self.borrowed[lease]
 
     def forget(self, lease: str) -> None:
         self.borrowed.pop(lease, None)
@@ -79,21 +95,26 @@ class News:
 
     async def _listen(self) -> None:
         missed = bool(self.waiting or self.borrowed)
-        async with self._client.pubsub(ignore_subscribe_messages=False) as subscription:
+        async with self._client.pubsub() as subscription:
             await subscription.subscribe(self.channel)
-            async for message in subscription.listen():
-                if message["type"] == "subscribe":
+            silent = 0
+            while silent <= MOST_SILENT_PINGS:
+                message = await subscription.get_message(timeout=PING_SECONDS)
+                silent = silent + 1 if message is None else 0
+                if message is None:
+                    await subscription.ping()
+                elif message["type"] == "subscribe":
                     self._listening.set()
                     if missed:
                         await self._catch_up()
-                else:
+                elif message["type"] == "message":
                     self._heard(message["data"])
 
     def _heard(self, text: str) -> None:
-        kind, lease, *values = text.split(" ", 2)
+        kind, lease, *values = text.split(" ")
         if kind == "taken":
             self.taken(lease)
             return
-        future = self.waiting.get(lease)
-        if future is not None and not future.done():
-            future.set_result(values[0])
+        future, answer = self.waiting.get(lease), self._decoded(lease, [int(value) for value in values])
+        if future is not None and not future.done() and answer is not None:
+            future.set_result(answer)

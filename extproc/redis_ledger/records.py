@@ -70,7 +70,8 @@ def decision(names: Sequence[str], entitlement: Entitlement, answer: Sequence[in
     return Refused(_REASONS[outcome], retry_ms, limits)
 
 
-def settlement_arguments(settlement: Settlement) -> list[object]:
+def settlement_arguments(settlement: Settlement, owner: str) -> list[object]:
+    """`owner`: the channel of the only worker whose lease it may be; "" for any."""
     seen = settlement.observation
     learned: list[object] = ["", 0, 0, 0, 0, 1]
     if seen is not None:
@@ -83,7 +84,7 @@ def settlement_arguments(settlement: Settlement) -> list[object]:
             seen.answers,
         ]
     return [
-        settlement.lease, settlement.tokens, settlement.prompt_tokens, settlement.completion_tokens, *learned
+        settlement.lease, owner, settlement.tokens, settlement.prompt_tokens, settlement.completion_tokens, *learned
     ]  # fmt: skip
 
 

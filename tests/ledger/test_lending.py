@@ -194,3 +194,26 @@ async def test_dedicated_tokens_are_no_part_of_what_others_share(bench: Benches)
     b.pass_ms(10_000)  # neither its use nor its refund is theirs
     assert isinstance((await b.ask("s", 401))[1], Refused)
     assert isinstance((await b.ask("s", 400))[1], Admitted)
+
+
+async def test_what_an_entitlement_has_left_of_its_own_share_does_not_stand_in_its_way(bench: Benches) -> None:
+    b = bench(model(only=TEN), entitlement("e", ELASTIC, Vector(1000, 10_000, 10)))
+    await b.set_share("e", Vector(1000, 50, 10), WIDE)
+    await b.set_pool("only", servers=1, elastic=Vector(1000, 50, 10))
+    assert len(await admitted(b, "e", 1, kv=10_000)) == 1
+
+
+async def test_a_cap_that_fell_takes_nothing_of_a_promised_base(bench: Benches) -> None:
+    b = bench(model(only=WIDE), entitlement("g", GUARANTEED, Vector(1000, 10_000, 4), Vector(1000, 10_000, 8)))
+    leases = await admitted(b, "g", 8)
+    await b.set_share("g", Vector(1000, 10_000, 4), Vector(1000, 10_000, 4))
+    await b.settle(leases[0])
+    assert len(await admitted(b, "g", 4)) == 1  # in place of the one inside its base that ended
+
+
+async def test_a_borrowed_lease_that_the_server_lost_stops_nobody(bench: Benches) -> None:
+    b = bench(model(only=TEN), entitlement("g", GUARANTEED, Vector(100, 1000, 6)), entitlement("p", PREEMPTIBLE, WIDE))
+    borrowed = await admitted(b, "p", 10)
+    await b.ledger._client.hdel("tp1:{m}:leases", borrowed[-1])
+    assert len(await admitted(b, "g", 1)) == 1
+    assert await b.is_taken(borrowed[-2])

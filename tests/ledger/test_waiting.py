@@ -228,3 +228,19 @@ async def test_a_request_asked_for_again_is_not_more_demand(bench: Benches) -> N
 async def _asked(b: Bench, name: str) -> int:
     record = await b.ledger._client.hget("tp1:{m}:entitlements", name)
     return int(str(record).split()[11])
+
+
+async def test_lower_classes_leave_room_in_the_queue_for_higher_ones(bench: Benches) -> None:
+    spot = [patient(f"s{i}", SPOT) for i in range(6)]
+    b = bench(model(only=ONE), patient("e"), *spot)
+    first, _ = await b.ask("e", 10)
+    tasks = [asyncio.create_task(b.ask(one.name, 10)) for one in spot for _ in range(100)]
+    done, waits = await asyncio.wait(tasks, timeout=2)
+    assert len(waits) == 500
+    assert all(isinstance(task.result()[1], Refused) for task in done)
+    task = await waiting(b, "e")
+    await b.settle(first)
+    assert isinstance((await asyncio.wait_for(task, 5))[1], Admitted)
+    for one in waits:
+        one.cancel()
+    await asyncio.gather(*waits, return_exceptions=True)

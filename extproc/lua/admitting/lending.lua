@@ -1,14 +1,19 @@
 -- Of admit.lua: borrowed leases are taken back, leases are held, a request is decided.
 
+local function keep_lease(id, l)
+  redis.call('HSET', KEYS[3], id, l.entitlement .. ' ' .. l.pool .. ' ' .. l.channel .. ' ' .. packed(l.values))
+end
+
 local function take_back_one(pool, id)
+  redis.call('ZREM', KEYS[6], pool.name .. ' ' .. id)
   local text = redis.call('HGET', KEYS[3], id)
+  if not text then return 0, 0 end  -- the server lost it
   local l = lease_of(text)
   local v = l.values
   local kv, slots = v[L.kv], v[L.slots]
   give_back_room(l, record(l.entitlement), pool.record, use(l.entitlement, l.pool), now)
   v[L.kv], v[L.slots], v[L.borrowed], v[L.inside] = 0, 0, 0, 0
-  redis.call('HSET', KEYS[3], id, l.entitlement .. ' ' .. l.pool .. ' ' .. l.channel .. ' ' .. packed(v))
-  redis.call('ZREM', KEYS[6], pool.name .. ' ' .. id)
+  keep_lease(id, l)
   redis.call('PUBLISH', l.channel, 'taken ' .. id)
   return kv, slots
 end
@@ -53,18 +58,24 @@ local function hold(r, e, pool, inside, lent, from_level)
   p[P.level] = p[P.level] - (tier == 0 and millitokens - from_level or millitokens)
   if tier == 1 then p[P.level1] = p[P.level1] - from_level end
   if tier == 2 then p[P.level2] = p[P.level2] - from_level end
-  local numbers = { r.tier, inside and 1 or 0, lent and 1 or 0, r.tokens, r.kv, 1, from_level, millitokens - from_level,
-                    now }
-  local names = r.name .. ' ' .. pool.name .. ' ' .. (lent and r.channel or '-')
-  redis.call('HSET', KEYS[3], r.lease, names .. ' ' .. packed(numbers))
+  keep_lease(r.lease, { entitlement = r.name, pool = pool.name, channel = r.channel, values = {
+    r.tier, inside and 1 or 0, lent and 1 or 0, r.tokens, r.kv, 1, from_level, millitokens - from_level, now } })
   redis.call('ZADD', KEYS[4], now + lifetime, r.lease)
 end
 
-local function held(id)  -- pool number and whether it is borrowed, of a lease that is held
-  local text = redis.call('HGET', KEYS[3], id)
+-- Pool number and whether it is borrowed, of a lease that is held: in any pool, another sidecar may have preferred
+-- another. Who asks last is told of it. Where its room was taken back meanwhile, that is what he is told.
+local function held(r)
+  local text = redis.call('HGET', KEYS[3], r.lease)
   if not text then return nil end
   local l = lease_of(text)
-  return number_of[l.pool], l.values[L.borrowed]  -- any pool: another sidecar may have preferred another
+  if l.channel ~= r.channel then
+    l.channel = r.channel
+    keep_lease(r.lease, l)
+  end
+  if l.values[L.slots] > 0 then return number_of[l.pool], l.values[L.borrowed] end
+  redis.call('PUBLISH', r.channel, 'taken ' .. r.lease)
+  return number_of[l.pool], 1
 end
 
 -- Whether this pool takes the request now; else how long until it may.
@@ -95,7 +106,7 @@ end
 
 local function decide(r)  -- outcome, pool number, borrowed, retry ms
   local e, t = entitlement(r)
-  local number, borrowed = held(r.lease)
+  local number, borrowed = held(r)
   if number then return OK, number, borrowed, 0 end
   local outcome, retry = over_caps(r, e, t)
   if outcome then return outcome, 0, 0, retry end

@@ -3,7 +3,7 @@
 local now, lifetime, key_lifetime = now_ms(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local remember_ms, most_waiting = tonumber(ARGV[4]), tonumber(ARGV[5])
 local POOL_FIELDS, REQUEST_FIELDS, NAMES = 20, 19, 6
-local MOST_UNMET, MOST_LINES, SPOT_AFTER, GONE_MS = 32, 128, 1e13, 2000
+local MOST_UNMET, MOST_TRIED, SPOT_AFTER, GONE_MS = 32, 32, 1e13, 2000
 local OK, TOKENS, KV, SLOTS, POOL, NO_SERVER, WAITS = 0, 1, 2, 3, 4, 5, 6
 local position = 6
 local written = {}  -- numbers of the keys that few requests write

@@ -1,16 +1,5 @@
 -- Of admit.lua: whether the entitlement's caps and the pool's claims leave room.
 
-local function over_caps(r, e, t)  -- outcome and retry ms where the entitlement's own caps refuse; else nil
-  local outcome, retry = nil, 0
-  local function note(code, wait)
-    if wait > retry then outcome, retry = code, wait end
-  end
-  if r.tokens * 1000 > e[E.level] + math.max(0, e[E.excess]) then note(TOKENS, until_own_tokens(r, e, t)) end
-  if e[E.kv] + r.kv > t.kv then note(KV, until_kv(e[E.hold_ms], e[E.kv] + r.kv - t.kv, e[E.kv], e[E.slots])) end
-  if e[E.slots] + 1 > t.slots then note(SLOTS, until_released(e[E.hold_ms], e[E.slots], e[E.slots] + 1 - t.slots)) end
-  return outcome, retry
-end
-
 -- Inside the base or the share in KV tokens and slots; its tokens may still come from the excess. A base is claimed
 -- whatever runs above it; a share is of all that runs.
 local function is_inside(r, e, t)
@@ -19,18 +8,42 @@ local function is_inside(r, e, t)
   return kv + r.kv <= t.in_kv and slots + 1 <= t.in_slots
 end
 
+local function over_caps(r, e, t)  -- outcome and retry ms where the entitlement's own caps refuse; else nil
+  local outcome, retry, most_kv, most_slots = nil, 0, t.kv, t.slots
+  -- A cap that falls stops bursts; what is promised is within what is configured.
+  if r.tier < 2 and is_inside(r, e, t) then most_kv, most_slots = r.most_kv, r.most_slots end
+  local function note(code, wait)
+    if wait > retry then outcome, retry = code, wait end
+  end
+  if r.tokens * 1000 > e[E.level] + math.max(0, e[E.excess]) then note(TOKENS, until_own_tokens(r, e, t)) end
+  local kv, slots = e[E.kv] + r.kv - most_kv, e[E.slots] + 1 - most_slots
+  if kv > 0 then note(KV, until_kv(e[E.hold_ms], kv, e[E.kv], e[E.slots])) end
+  if slots > 0 then note(SLOTS, until_released(e[E.hold_ms], e[E.slots], slots)) end
+  return outcome, retry
+end
+
+-- What others of a tier may still claim of a pool: less what the entitlement has left of its own share.
+local function claims_of_others(pool, tier, e, t)
+  local kv, slots = unclaimed(pool, tier)
+  return math.max(0, kv - math.max(0, t.in_kv - e[E.kv])), math.max(0, slots - math.max(0, t.in_slots - e[E.slots]))
+end
+
 -- KV tokens and slots of a pool beside what this request must leave. Others' claims must be left free; only those of
 -- guaranteed bases (tier 1) may be covered by what borrowers hold. `lent`: it would borrow, and may be taken back.
 local function room(pool, r, inside, lent)
-  local p, tier = pool.record, r.tier
+  local p, tier, e, t = pool.record, r.tier, entitlement(r)
   local kv, slots = pool.kv - p[P.kv], pool.slots - p[P.slots]
   if tier == 0 and inside then return kv, slots end
   local kept_kv, kept_slots = unclaimed(pool, 0)
   local covered_kv, covered_slots = unclaimed(pool, 1)
   if tier == 1 and inside then return kv - kept_kv, slots - kept_slots end
   local function keep(more_kv, more_slots) kept_kv, kept_slots = kept_kv + more_kv, kept_slots + more_slots end
-  if not (tier == 2 and inside) then keep(unclaimed(pool, 2)) end
-  if tier > 2 and not inside then keep(unclaimed(pool, 3)) end
+  if tier == 2 and not inside then
+    keep(claims_of_others(pool, 2, e, t))
+  elseif tier ~= 2 then
+    keep(unclaimed(pool, 2))
+  end
+  if tier > 2 and not inside then keep(claims_of_others(pool, 3, e, t)) end
   if lent then
     keep(math.min(pool.head_kv, covered_kv), math.min(pool.head_slots, covered_slots))
     return kv - kept_kv, slots - kept_slots

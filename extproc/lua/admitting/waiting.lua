@@ -1,6 +1,7 @@
 -- Of admit.lua: the queue of those that wait.
 
-local waiting = redis.call('ZCARD', KEYS[8])
+local waiting, waiting_of = redis.call('ZCARD', KEYS[8]), {}  -- in all, and by entitlement
+local PART = { [0] = 1, 1, 0.8, 0.5, 0.5 }  -- of the queue, up to which a tier may fill it
 -- In a tenant's own order: 'n' and nothing, or by size, written so that the first to go sorts first; then as they came.
 local function member_of(r, arrival)
   return r.order .. ' ' .. string.format('%015.0f', arrival) .. ' ' .. r.lease .. ' ' .. r.name
@@ -14,9 +15,13 @@ local function waiter(id)  -- its W record as a request, and when it gives up
   r.arrival = tonumber(values[6])
   return r, tonumber(values[5])
 end
+local function drop(member, id, name)
+  redis.call('HDEL', KEYS[9], id)
+  local gone = redis.call('ZREM', KEYS[8], member)
+  waiting, waiting_of[name] = waiting - gone, (waiting_of[name] or gone) - gone
+end
 local function leave(r)
-  redis.call('HDEL', KEYS[9], r.lease)
-  waiting = waiting - redis.call('ZREM', KEYS[8], member_of(r, r.arrival))
+  drop(member_of(r, r.arrival), r.lease, r.name)
 end
 
 local blocked, soonest_tokens = {}, 1000000
@@ -28,9 +33,7 @@ local function serve(member, name)  -- false where it cannot go yet
   local id = string.match(member, '^%S+ %S+ (%S+)')
   local r, deadline = waiter(id)
   if not r or deadline + GONE_MS < now then
-    redis.call('ZREM', KEYS[8], member)
-    redis.call('HDEL', KEYS[9], id)
-    waiting = waiting - 1
+    drop(member, id, name)
     return true
   end
   if blocked[name] and not is_promised(r) then return false end
@@ -48,6 +51,7 @@ end
 -- One line an entitlement; by class, then by what it weighs now, then by whose first came first.
 local function lines()
   local of, all = {}, {}
+  waiting_of = {}
   local flat = redis.call('ZRANGE', KEYS[8], 0, -1, 'WITHSCORES')
   for i = 1, #flat, 2 do
     local arrival, name = string.match(flat[i], '^%S+ (%S+) %S+ (%S+)$')
@@ -57,6 +61,7 @@ local function lines()
       all[#all + 1] = of[name]
     end
     table.insert(of[name], flat[i])
+    waiting_of[name] = (waiting_of[name] or 0) + 1
   end
   table.sort(all, function(a, b)
     if a.tier ~= b.tier then return a.tier < b.tier end
@@ -67,31 +72,36 @@ local function lines()
   return all
 end
 
+local function all_full()  -- nobody who cannot take anything back can have anything
+  for _, pool in ipairs(pools) do
+    if pool.record[P.slots] < pool.slots and pool.record[P.kv] < pool.kv then return false end
+  end
+  return true
+end
 local function serve_queue()
   if waiting == 0 then return end
   blocked, soonest_tokens = {}, 1000000
-  for number, line in ipairs(lines()) do
-    if number > MOST_LINES then return end
+  for _, line in ipairs(lines()) do
+    if line.tier > 1 and all_full() then return end
+    local tried = 0
     for _, member in ipairs(line) do
-      if not serve(member, line.name) and line.tier > 1 then break end  -- those behind it wait, too
+      if not serve(member, line.name) then tried = tried + 1 end
+      if tried > 0 and line.tier > 1 or tried >= MOST_TRIED then break end  -- those behind it wait, too
     end
   end
 end
 
-local function waiting_of(name)
-  local count = 0
-  for _, member in ipairs(redis.call('ZRANGE', KEYS[8], 0, -1)) do
-    if string.match(member, '(%S+)$') == name then count = count + 1 end
-  end
-  return count
+local function note_waiter(r, texts)
+  redis.call('HSET', KEYS[9], r.lease, r.name .. ' ' .. pools[r.pools[1]].name .. ' ' ..
+    packed({ r.kv, r.tokens, now + r.wait_ms, r.arrival }) .. ' ' .. texts)
 end
 local function enqueue(r, texts)
-  if waiting >= most_waiting or (waiting > 0 and waiting_of(r.name) >= r.most_waiting) then return false end
+  local own = waiting_of[r.name] or 0
+  if waiting >= most_waiting * PART[r.tier] or own >= r.most_waiting then return false end
   r.arrival = now
   written[8], written[9] = true, true
   redis.call('ZADD', KEYS[8], r.tier, member_of(r, now))
-  redis.call('HSET', KEYS[9], r.lease, r.name .. ' ' .. pools[r.pools[1]].name .. ' ' ..
-    packed({ r.kv, r.tokens, now + r.wait_ms, now }) .. ' ' .. texts)
-  waiting = waiting + 1
+  note_waiter(r, texts)
+  waiting, waiting_of[r.name] = waiting + 1, own + 1
   return true
 end
