@@ -1,7 +1,7 @@
 """What Envoy itself says when it ends a request: the sidecar's error shapes, by status and response flag.
 
 The order matters: the first rule that fits is applied. The sidecar's own refusals are local replies, too; they
-carry a verdict and pass unchanged, as do its later words to those whose room was claimed.
+carry a verdict and pass unchanged. So does its 429 to a request whose room was claimed: no rule fits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from extproc.core.refusal import ErrorShape, Reason, Refusal, body, headers
 from extproc.envoy_config.routes import exactly, metadata_matcher
 
 JSON = "application/json"
-PREEMPTED = 429  # a status that Envoy itself never gives
 RETRY_MS = 1_000  # Envoy cannot know when a server or a sidecar will be back
 _BODY = core.SubstitutionFormatString(
     text_format_source=core.DataSource(inline_string="%LOCAL_REPLY_BODY%"), content_type=JSON
@@ -95,7 +94,7 @@ RULES = (
 
 
 def local_reply_config() -> hcm.LocalReplyConfig:
-    own = accesslog.AccessLogFilter(or_filter=accesslog.OrFilter(filters=[_is_refusal(), _is_success(), _is_ended()]))
+    own = accesslog.AccessLogFilter(or_filter=accesslog.OrFilter(filters=[_is_refusal(), _is_success()]))
     mappers = [hcm.ResponseMapper(filter=own, body_format_override=_BODY)]
     for rule in RULES:
         mappers.append(_mapper(rule, ErrorShape.ANTHROPIC))
@@ -123,11 +122,6 @@ def _is_refusal() -> accesslog.AccessLogFilter:
 def _is_success() -> accesslog.AccessLogFilter:
     """The list of models, which the sidecar answers itself."""
     return _status(accesslog.ComparisonFilterOp.LE, 299)
-
-
-def _is_ended() -> accesslog.AccessLogFilter:
-    """A request that was admitted and then had to make room."""
-    return _status(accesslog.ComparisonFilterOp.EQ, PREEMPTED)
 
 
 def _mapper(rule: Rule, shape: ErrorShape) -> hcm.ResponseMapper:
