@@ -15,7 +15,7 @@ SECONDS = 300.0
 GRACE_SECONDS = 10.0
 FLEET = Fleet(servers=1, slots=16)
 GUARANTEED = Tenant("guaranteed", ServiceClass.GUARANTEED, slots=8)
-SPOT = Tenant("spot", ServiceClass.SPOT, slots=16)
+SPOT = Tenant("spot", ServiceClass.SPOT, slots=16, max_wait_seconds=1.0)
 # Two of its eight slots on average: 2.7 s each at 15 tokens a second. Poisson arrivals need a ninth once in a thousand.
 GUARANTEED_PER_SECOND, GUARANTEED_TOKENS = 0.75, 40
 SPOT_PER_SECOND, SPOT_TOKENS = 9.6, 100  # four times what the whole server can do

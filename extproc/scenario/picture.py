@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH, HEIGHT = 5.0, 2.3  # inches of one panel
-DOTS_PER_INCH = 100
+DOTS_PER_INCH = 80
 COLOURS = ("#0072b2", "#d55e00", "#009e73")  # of Okabe and Ito: told apart by colour-blind readers, too
 SMOOTHED_SECONDS = 5
 LATENCY_SECONDS = (0.03, 300.0)

@@ -31,7 +31,7 @@ def found_by(out: Path, *arguments: str) -> dict[str, Any]:
 
 
 def test_a_flood_starves_a_guaranteed_tenant_without_admission_and_not_with_it(tmp_path: Path) -> None:
-    runs = found_by(tmp_path, "overload", "--speed", "20", "--duration", "60")["runs"]
+    runs = found_by(tmp_path, "overload", "--speed", "20", "--duration", "40")["runs"]
     guaranteed = {name: run["tenants"]["guaranteed"] for name, run in runs.items()}
     p99 = {name: one["ttft_seconds"]["p99"] for name, one in guaranteed.items()}
     assert p99[WITHOUT] > 19.0
@@ -43,7 +43,7 @@ def test_a_flood_starves_a_guaranteed_tenant_without_admission_and_not_with_it(t
 
 
 def test_an_outage_is_shared_by_slo_and_debt_and_paid_off_after_it(tmp_path: Path) -> None:
-    runs = found_by(tmp_path, "fair-share", "--speed", "10", "--duration", "140")["runs"]
+    runs = found_by(tmp_path, "fair-share", "--speed", "10", "--duration", "105")["runs"]
     phases = runs["admission"]["phases"]
     outage, unlimited = phases["one server"], runs["no admission"]["phases"]["one server"]
     assert outage["elastic-copilot"]["ttft_in_slo"] > unlimited["elastic-copilot"]["ttft_in_slo"]

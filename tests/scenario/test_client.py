@@ -75,6 +75,17 @@ async def test_what_is_unfinished_at_the_end_is_left_and_says_how_long_it_waited
     assert found.until_first_token == pytest.approx(20.0, abs=5.0)
 
 
+async def test_a_request_that_goes_out_late_is_timed_from_when_it_was_due() -> None:
+    async with simulated("speed=1000") as url:
+        clock = Clock.started(100)
+        client = OpenLoop(url, {"t": "sk-t"}, clock)
+        await clock.until(20.0)
+        await client.drive([Request(0, "t", 5.0, 10)], 60.0)
+    [found] = client.outcomes
+    assert found.sent_late >= 15.0
+    assert found.until_first_token >= found.sent_late
+
+
 async def test_an_early_end_of_all_answers_ends_the_run() -> None:
     async with simulated("speed=1000") as url:
         begun = time.monotonic()

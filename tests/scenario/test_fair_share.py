@@ -39,7 +39,7 @@ def samples(debt: Callable[[float], float] = debt_of_synth) -> list[Sample]:
             at,
             {
                 COPILOT.name: tenant(in_use=4),
-                SYNTH.name: tenant(share=3.0 + debt(at), debt=debt(at), in_use=3),
+                SYNTH.name: tenant(share=3.0 + debt(at), debt=debt(at), weight=2.0 + debt(at), in_use=3),
                 ANALYTICS.name: tenant(in_use=4 if at >= 50 else 0),
             },
         )
@@ -91,18 +91,19 @@ def test_a_tenant_without_service_in_the_outage_has_starved() -> None:
     ("debt", "claim"),
     [
         pytest.param(lambda _at: 0.0, "into debt", id="no debt"),
-        pytest.param(lambda at: 0.4 if at > 10 else 0.0, "is back within", id="never paid off"),
-        pytest.param(lambda at: -0.2 if at > 40 else debt_of_synth(at), "is back within", id="overpaid"),
-        pytest.param(lambda at: max(0.0, 0.5 - at / 50), "its share follows", id="share falls"),
+        pytest.param(lambda at: 0.4 if at > 10 else 0.0, "no debt is above", id="never paid off"),
+        pytest.param(lambda at: 0.1 if at == 49 else debt_of_synth(at), "no debt is above", id="in debt again"),
+        pytest.param(lambda at: -0.1 if at > 20 else debt_of_synth(at), "so its share stays", id="a small share"),
     ],
 )
 def test_a_claim_about_debt_that_does_not_hold_is_said_not_to(debt: Callable[[float], float], claim: str) -> None:
     assert any(claim in one for one in unmet(runs(seen=samples(debt))))
 
 
-def test_debt_is_paid_off_from_when_on_it_stays_small() -> None:
+def test_debt_is_paid_off_from_when_on_nobodys_is_large() -> None:
     assert paid_off_after(samples(), AGAIN) == pytest.approx(9.0)
-    assert paid_off_after(samples(lambda at: 0.1 if at == 45 else 0.0), AGAIN) == pytest.approx(16.0)
+    assert paid_off_after(samples(lambda at: 0.1 if at == 45 else -0.2), AGAIN) == pytest.approx(16.0)
+    assert paid_off_after(samples(lambda _at: 0.1), AGAIN) is None
 
 
 def test_a_tenants_standing_in_a_phase_is_of_that_phase_alone() -> None:
