@@ -26,6 +26,7 @@ local function ask(r, texts)
     note_waiter(r, texts)
     return WAITS, 0, 0, 0
   end
+  if queued and queued.channel ~= r.channel then return POOL, 0, 0, 1000 end  -- it waits in another's hands by now
   if queued then leave(queued) end
   local joins = r.wait_ms > 0 and r.pools[1] and blocked[r.name] and not is_promised(r)
   local outcome, number, borrowed, retry = WAITS, 0, 0, 0

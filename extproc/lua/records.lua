@@ -3,7 +3,8 @@
 -- Keyspace of a model M; every key has the tag {M}, so all of it lives in one slot of a Cluster:
 --   tp1:{M}:entitlements  hash, entitlement -> E record     tp1:{M}:leases     hash, lease -> L record
 --   tp1:{M}:pools         hash, pool -> P record            tp1:{M}:deadlines  sorted set, lease by deadline in ms
---   tp1:{M}:uses          hash, "ENTITLEMENT POOL" -> KV tokens and slots that its leases hold there
+--   tp1:{M}:uses          hash, "ENTITLEMENT POOL" -> KV tokens and slots that its leases hold there, and
+--                         what of both counts against its share (0 for promised classes: their leases say so)
 --   tp1:{M}:borrowed      sorted set, "POOL LEASE" of leases that may be taken back; the highest score goes first
 --   tp1:{M}:unmet         hash, entitlement -> distinct requests lately refused: "FINGERPRINT:UNTIL:POOL:KV:TOKENS"
 --   tp1:{M}:queue         sorted set, "ORDER ARRIVAL LEASE ENTITLEMENT" of requests that wait, by tier
@@ -15,14 +16,16 @@
 -- Raise tp1 when a field changes its meaning: two releases can then run side by side.
 local E = { held = 1, kv = 2, slots = 3, in_kv = 4, in_slots = 5, level = 6, excess = 7, at = 8, hold_ms = 9,
             peak_kv = 10, peak_slots = 11, asked = 12, served = 13 }
--- E: in_kv, in_slots are what leases inside the base (promised classes) or the share (others) hold; asked, served are
+-- E: in_kv, in_slots are what counts against the base (promised classes: of leases inside it) or the share (others: of
+-- all that runs, up to the share as it was when the entitlement last asked); asked, served are
 -- tokens ever asked for, each distinct request once, and granted; settlement corrects both to what was used.
 local P = { held = 1, kv = 2, slots = 3, kv0 = 4, slots0 = 5, kv1 = 6, slots1 = 7, kv2 = 8, slots2 = 9, kv3 = 10,
             slots3 = 11, borrowed_kv = 12, borrowed_slots = 13, level = 14, level1 = 15, level2 = 16, at = 17,
             hold_ms = 18 }
--- P: kv0, slots0 are what such leases of tier 0 (dedicated) hold, 1 guaranteed, 2 elastic, 3 spot and preemptible;
+-- P: kv0, slots0 are the same, of all of tier 0 (dedicated); 1 guaranteed, 2 elastic, 3 spot and preemptible;
 -- level1 (level2) is what the bases of tier 1 (2) may still claim of level. Dedicated rates are set aside of it.
 local L = { tier = 1, inside = 2, borrowed = 3, tokens = 4, kv = 5, slots = 6, from_level = 7, from_excess = 8, at = 9 }
+-- inside: 1 where a lease of a promised class is inside its base.
 -- L record: entitlement, pool, channel of the worker that is told when it is taken back ('-': none), then these.
 -- slots is 1, and 0 with kv once it was taken back; from_* are in millitokens.
 -- W record: entitlement, first pool, kv, tokens, deadline, arrival, then the request as admit.lua was given it.
@@ -61,23 +64,29 @@ local function smoothed(hold_ms, lasted_ms)  -- how long leases are held, on ave
 end
 
 -- KV tokens and slots of a lease go back to its entitlement (e), pool (p) and their use of it (u); each may be nil.
+local function lower_claim(e, p, tier, kv, slots)
+  if e then e[E.in_kv], e[E.in_slots] = e[E.in_kv] - kv, e[E.in_slots] - slots end
+  if p then p[P.kv0 + 2 * tier], p[P.slots0 + 2 * tier] = p[P.kv0 + 2 * tier] - kv, p[P.slots0 + 2 * tier] - slots end
+end
 local function give_back_room(l, e, p, u, now)
   local v = l.values
   local kv, slots, tier = v[L.kv], v[L.slots], math.min(v[L.tier], 3)
   if e then
     e[E.kv], e[E.slots] = e[E.kv] - kv, e[E.slots] - slots
-    if v[L.inside] == 1 then e[E.in_kv], e[E.in_slots] = e[E.in_kv] - kv, e[E.in_slots] - slots end
     if slots > 0 then e[E.hold_ms] = smoothed(e[E.hold_ms], now - v[L.at]) end
   end
   if p then
     p[P.kv], p[P.slots] = p[P.kv] - kv, p[P.slots] - slots
-    if v[L.inside] == 1 then
-      p[P.kv0 + 2 * tier], p[P.slots0 + 2 * tier] = p[P.kv0 + 2 * tier] - kv, p[P.slots0 + 2 * tier] - slots
-    end
     if v[L.borrowed] == 1 then
       p[P.borrowed_kv], p[P.borrowed_slots] = p[P.borrowed_kv] - kv, p[P.borrowed_slots] - slots
     end
     if slots > 0 then p[P.hold_ms] = smoothed(p[P.hold_ms], now - v[L.at]) end
   end
-  if u then u[1], u[2] = u[1] - kv, u[2] - slots end
+  if v[L.inside] == 1 then lower_claim(e, p, tier, kv, slots) end
+  if u then
+    u[1], u[2] = u[1] - kv, u[2] - slots
+    local over_kv, over_slots = math.max(0, u[3] - u[1]), math.max(0, u[4] - u[2])
+    lower_claim(e, p, tier, over_kv, over_slots)
+    u[3], u[4] = u[3] - over_kv, u[4] - over_slots
+  end
 end

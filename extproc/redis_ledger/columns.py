@@ -22,6 +22,7 @@ POOL = "pool "  # then the pool
 
 MILLI, MICRO = 1_000, 1_000_000
 _ALMOST = 1e-6  # what a whole number may lose in the arithmetic of a tick
+_USE_WIDTH = 4
 _RECORD_WIDTH = 13  # of an entitlement's own record; at its end: tokens asked for, tokens served
 _UNMET_PARTS = 5
 _SHARES_WIDTH = 12  # of what is set for one; at its end: debt, asked, served, and the two rates
@@ -32,7 +33,7 @@ class Texts:
     """One model's hashes, read at one instant."""
 
     entitlements: Mapping[str, str]
-    uses: Mapping[str, str]  # by "ENTITLEMENT POOL": KV tokens and slots that leases hold
+    uses: Mapping[str, str]  # by "ENTITLEMENT POOL": KV tokens and slots that leases hold, and two numbers more
     unmet: Mapping[str, str]  # by entitlement: FINGERPRINT:EXPIRES_MS:POOL:KV:TOKENS, several
     waiters: Mapping[str, str]  # by lease: ENTITLEMENT POOL KV TOKENS DEADLINE_MS ...
     shares: Mapping[str, str]  # what the last tick set
@@ -84,7 +85,7 @@ class Layout:
 
     def _in_use(self, uses: Mapping[str, str]) -> Column:
         cells = [self._cells.get(key, -1) for key in uses]
-        return self._summed(cells, _numbers(uses.values()).reshape(-1, 2))
+        return self._summed(cells, _numbers(uses.values()).reshape(-1, _USE_WIDTH)[:, :2])
 
     def _refused(self, unmet: Mapping[str, str], at_ms: int) -> Column:
         """Entries that have run out are still there until somebody writes to their record."""

@@ -206,7 +206,9 @@ async def test_a_tick_of_ten_thousand_entitlements_takes_less_than_a_tenth_of_a_
     controller = Controller(Settings(policy), control, Fixed(count=1, pools=2), "one")
     spent = []
     for round_ in range(1, 7):
-        await running.fill("uses", {f"{one.name} {pool.name}": f"{500 + round_} 1" for one in crowd for pool in pools})
+        await running.fill(
+            "uses", {f"{one.name} {pool.name}": f"{500 + round_} 1 0 0" for one in crowd for pool in pools}
+        )
         await running.fill("unmet", {one.name: f"f{round_:015x}:{FAR_MS}:short:500:500" for one in crowd})
         asked, served = 900 * round_, 800 * round_
         record = f"12345 1000 2 1000 1 1000000 1000000 1795000000000 4000 1500 2 {asked} {served}"

@@ -26,7 +26,6 @@ LONG_TOKENS = 1000  # ten seconds at 10 ms a token
 SOON_SECONDS = 1.0  # many times what it takes, as a busy machine may need
 CONFIG = f"""
 lease_seconds: 6
-tick_ms: 60000  # what is lent, and to whom, is decided at admission
 models:
   - name: m
     sharing: {{headroom_requests: 0}}

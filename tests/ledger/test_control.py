@@ -233,7 +233,9 @@ async def test_nothing_yet_is_seen_as_nothing(sidecar: Sidecar) -> None:
 
 
 async def test_use_is_seen_by_entitlement_and_pool(sidecar: Sidecar) -> None:
-    await sidecar.write("uses", {"ada short": "500 2", "bob long": "7000 1", "gone short": "9 9", "ada gone": "8 8"})
+    await sidecar.write(
+        "uses", {"ada short": "500 2 0 0", "bob long": "7000 1 7000 1", "gone short": "9 9 0 0", "ada gone": "8 8 0 0"}
+    )
     seen = await sidecar.seen()
     assert seen.in_use[0].tolist() == [[500, 2], [0, 0]]
     assert seen.in_use[2].tolist() == [[0, 0], [7000, 1]]

@@ -217,3 +217,11 @@ async def test_a_borrowed_lease_that_the_server_lost_stops_nobody(bench: Benches
     await b.ledger._client.hdel("tp1:{m}:leases", borrowed[-1])
     assert len(await admitted(b, "g", 1)) == 1
     assert await b.is_taken(borrowed[-2])
+
+
+async def test_what_runs_counts_against_a_share_that_came_later(bench: Benches) -> None:
+    b = bench(model(only=TEN), entitlement("p", PREEMPTIBLE, WIDE))
+    await admitted(b, "p", 3)
+    await b.set_share("p", Vector(1000, 30, 3), WIDE)
+    await b.set_pool("only", servers=1, elastic=Vector(), surplus=Vector(1000, 8000, 8))
+    assert len(await admitted(b, "p", 9)) == 2  # ten, less the five that others may still claim

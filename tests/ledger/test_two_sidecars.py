@@ -103,6 +103,17 @@ async def test_the_first_sidecar_that_gives_up_does_not_cancel_the_seconds_wait(
     assert isinstance(await asyncio.wait_for(second, 5), Admitted)
 
 
+async def test_a_sidecar_that_was_held_up_does_not_end_the_wait_in_anothers_hands(queue: Two) -> None:
+    held = await fill(queue)
+    first = asyncio.create_task(queue.first.admit(asked(replace(ELASTIC, max_wait_ms=300), "x")))
+    await queue.until_waiting(1)
+    second = asyncio.create_task(queue.second.admit(asked(ELASTIC, "x")))
+    assert isinstance(await asyncio.wait_for(first, 5), Refused)
+    assert await queue.waiting() == 1
+    await queue.settle(held)
+    assert isinstance(await asyncio.wait_for(second, 5), Admitted)
+
+
 async def test_a_late_cancel_leaves_the_lease_that_another_sidecar_holds(two: Two) -> None:
     demand = asked(GUARANTEED, "x")
     await two.first.admit(demand)

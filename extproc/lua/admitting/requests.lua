@@ -60,7 +60,7 @@ local function use(name, pool)
   local field = name .. ' ' .. pool
   if not uses[field] then
     local text = redis.call('HGET', KEYS[5], field)
-    uses[field] = text and unpacked(text) or { 0, 0 }
+    uses[field] = text and unpacked(text) or { 0, 0, 0, 0 }
   end
   return uses[field]
 end

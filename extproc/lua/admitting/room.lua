@@ -22,6 +22,17 @@ local function over_caps(r, e, t)  -- outcome and retry ms where the entitlement
   return outcome, retry
 end
 
+-- What an entitlement without a promise holds in a pool counts against its share as it is now, whenever it was admitted.
+local function claim_share(r, e, t, pool)
+  if r.tier < 2 then return end
+  local u, p, n = use(r.name, pool.name), pool.record, 2 * math.min(r.tier, 3)
+  local kv = math.min(u[1], math.max(0, t.in_kv - e[E.in_kv] + u[3])) - u[3]
+  local slots = math.min(u[2], math.max(0, t.in_slots - e[E.in_slots] + u[4])) - u[4]
+  u[3], u[4] = u[3] + kv, u[4] + slots
+  e[E.in_kv], e[E.in_slots] = e[E.in_kv] + kv, e[E.in_slots] + slots
+  p[P.kv0 + n], p[P.slots0 + n] = p[P.kv0 + n] + kv, p[P.slots0 + n] + slots
+end
+
 -- What others of a tier may still claim of a pool: less what the entitlement has left of its own share.
 local function claims_of_others(pool, tier, e, t)
   local kv, slots = unclaimed(pool, tier)
