@@ -1,5 +1,7 @@
-"""What the controller sees of a model and what it sets, in columns: row i is the i-th of the model's entitlements in
-the order of the policy, column p its p-th pool. Columns, since thousands of entitlements are weighed in one tick."""
+"""What the controller sees of a model and what it sets, in columns: thousands of entitlements are weighed in one tick.
+
+Row i is the i-th of the model's entitlements in the order of the policy, column p its p-th pool.
+"""
 
 from __future__ import annotations
 

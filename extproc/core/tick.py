@@ -91,6 +91,8 @@ def _caps(of: Terms, share: Column, divisions: tuple[Division, ...]) -> Column:
     more = np.where(surplus, _summed(divisions, "unclaimed_surplus"), _summed(divisions, "unclaimed"))
     more[of.preemptible] = _summed(divisions, "unclaimed_lent")
     caps: Column = np.clip(share + more, of.base, of.caps)
+    # Others' claims keep these in their place at admission; a cap would only lag behind the room that becomes free.
+    caps[of.surplus, 1:] = of.caps[of.surplus, 1:]
     return caps
 
 

@@ -9,6 +9,7 @@ import betterproto2
 from envoy_data_plane.envoy.config.cluster import v3 as cluster
 from envoy_data_plane.envoy.config.core import v3 as core
 from envoy_data_plane.envoy.config.endpoint import v3 as endpoint
+from envoy_data_plane.envoy.extensions.load_balancing_policies.least_request import v3 as least_request
 from envoy_data_plane.envoy.extensions.transport_sockets.raw_buffer import v3 as raw_buffer
 from envoy_data_plane.envoy.extensions.transport_sockets.tls import v3 as tls
 from envoy_data_plane.envoy.extensions.upstreams.http import v3 as upstream
@@ -63,12 +64,14 @@ def pool_cluster(model: Model, index: int, deployment: Deployment) -> cluster.Cl
         name=name,
         type=_discovery(servers),
         dns_lookup_family=cluster.ClusterDnsLookupFamily.V4_PREFERRED,
-        lb_policy=cluster.ClusterLbPolicy.LEAST_REQUEST,
+        load_balancing_policy=_fewest_requests(),
         connect_timeout=CONNECT_TIMEOUT,
         circuit_breakers=_no_limits(),
         upstream_connection_options=_keepalive(),
         typed_extension_protocol_options={_HTTP_OPTIONS: packed(_http1())},
         health_checks=[_server_health()],
+        # The dead server has the fewest requests: without this every retry would choose it again.
+        outlier_detection=_eject_when_dead(),
         # 0: where no server is healthy, say so at once. Unknown health refuses nobody: a cluster
         # is used only after its first round of checks.
         common_lb_config=_panic_below_percent(0),
@@ -244,3 +247,12 @@ def _http2() -> upstream.HttpProtocolOptions:
     return upstream.HttpProtocolOptions(
         explicit_http_config=upstream.HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=options)
     )
+
+
+def _fewest_requests() -> cluster.LoadBalancingPolicy:
+    """The server with the fewest requests of all, not of two drawn by chance."""
+    policy = least_request.LeastRequest(selection_method=least_request.LeastRequestSelectionMethod.FULL_SCAN)
+    extension = core.TypedExtensionConfig(
+        name="envoy.load_balancing_policies.least_request", typed_config=packed(policy)
+    )
+    return cluster.LoadBalancingPolicy(policies=[cluster.LoadBalancingPolicyPolicy(typed_extension_config=extension)])

@@ -1,19 +1,19 @@
 -- Shared by all operations: how state is written, and the clock.
 --
 -- Keyspace of a model M; every key has the tag {M}, so all of it lives in one slot of a Cluster:
---   tp1:{M}:entitlements  hash, entitlement -> E record     tp1:{M}:leases     hash, lease -> L record
---   tp1:{M}:pools         hash, pool -> P record            tp1:{M}:deadlines  sorted set, lease by deadline in ms
---   tp1:{M}:uses          hash, "ENTITLEMENT POOL" -> KV tokens and slots that its leases hold there, and
+--   tp2:{M}:entitlements  hash, entitlement -> E record     tp2:{M}:leases     hash, lease -> L record
+--   tp2:{M}:pools         hash, pool -> P record            tp2:{M}:deadlines  sorted set, lease by deadline in ms
+--   tp2:{M}:uses          hash, "ENTITLEMENT POOL" -> KV tokens and slots that its leases hold there, and
 --                         what of both counts against its share (0 for promised classes: their leases say so)
---   tp1:{M}:borrowed      sorted set, "POOL LEASE" of leases that may be taken back; the highest score goes first
---   tp1:{M}:unmet         hash, entitlement -> distinct requests lately refused: "FINGERPRINT:UNTIL:POOL:KV:TOKENS"
---   tp1:{M}:queue         sorted set, "ORDER ARRIVAL LEASE ENTITLEMENT" of requests that wait, by tier
---   tp1:{M}:waiters       hash, lease -> W record           tp1:{M}:shares     hash, of the controller (shares.lua)
---   tp1:{M}:leader        hash, who sets the shares (lead.lua)
---   tp1:{M}:settled       hash, "ENTITLEMENT prompt|completion" -> tokens ever charged
---   tp1:{M}:estimates     hash, what has been learned (see settle.lua)
+--   tp2:{M}:borrowed      sorted set, "POOL LEASE" of leases that may be taken back; the highest score goes first
+--   tp2:{M}:unmet         hash, entitlement -> distinct requests lately refused: "FINGERPRINT:UNTIL:POOL:KV:TOKENS"
+--   tp2:{M}:queue         sorted set, "ORDER ARRIVAL LEASE ENTITLEMENT" of requests that wait, by tier
+--   tp2:{M}:waiters       hash, lease -> W record           tp2:{M}:shares     hash, of the controller (shares.lua)
+--   tp2:{M}:leader        hash, who sets the shares (lead.lua)
+--   tp2:{M}:settled       hash, "ENTITLEMENT prompt|completion" -> tokens ever charged
+--   tp2:{M}:estimates     hash, what has been learned (see settle.lua)
 -- Records are numbers with spaces between. Levels are in millitokens (tokens/s x ms), times in ms, all integers.
--- Raise tp1 when a field changes its meaning: two releases can then run side by side.
+-- Raise tp2 when a field changes its meaning: two releases can then run side by side.
 local E = { held = 1, kv = 2, slots = 3, in_kv = 4, in_slots = 5, level = 6, excess = 7, at = 8, hold_ms = 9,
             peak_kv = 10, peak_slots = 11, asked = 12, served = 13 }
 -- E: in_kv, in_slots are what counts against the base (promised classes: of leases inside it) or the share (others: of

@@ -122,9 +122,7 @@ def test_what_is_promised_to_others_can_only_be_borrowed(
     assert (pools_that_can_hold(asker, [terms(pool, [guaranteed, elastic])], 1, kv_tokens) == {"only"}) is held
 
 
-@pytest.mark.parametrize(
-    ("service_class", "held"), [(ServiceClass.DEDICATED, True), (ServiceClass.GUARANTEED, False)]
-)
+@pytest.mark.parametrize(("service_class", "held"), [(ServiceClass.DEDICATED, True), (ServiceClass.GUARANTEED, False)])
 def test_what_dedicated_bases_fill_is_out_of_reach_for_a_guaranteed_base(
     service_class: ServiceClass, held: bool
 ) -> None:

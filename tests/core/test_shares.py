@@ -130,9 +130,11 @@ def test_a_large_request_within_the_burst_has_its_kv_tokens() -> None:
         pytest.param([part(ELASTIC, 5), part(ELASTIC, 5)], [2, 5], [0, 0], [11, 14], id="what nobody claims"),
         pytest.param([part(ELASTIC, 5), part(ELASTIC, 5)], [1, 0], [0, 30], [5, 15], id="the base at least"),
         pytest.param([part(GUARANTEED, 5), part(ELASTIC, 5)], [0, 0], [0, 0], [16, 11], id="beside promises"),
-        pytest.param([part(GUARANTEED, 5), part(SPOT, 0)], [0, 0], [0, 0], [16, 15], id="spot may borrow"),
+        pytest.param(
+            [part(GUARANTEED, 5), part(SPOT, 0)], [0, 0], [0, 0], [16, 16], id="spot, whose room claims bound"
+        ),
         pytest.param([part(ELASTIC, 5, caps=Vector(90, 6000, 6))], [0], [0], [6], id="the configured burst at most"),
-        pytest.param([part(ELASTIC, 5), part(SPOT, 0)], [16, 0], [9, 20], [16, 0], id="spot has no base"),
+        pytest.param([part(ELASTIC, 5), part(SPOT, 0)], [16, 0], [9, 20], [16, 16], id="spot in a full pool"),
     ],
 )
 def test_a_cap_is_the_share_and_what_nobody_claims(

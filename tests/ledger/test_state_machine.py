@@ -166,7 +166,7 @@ class LedgerLife(RuleBasedStateMachine):
 
     async def stored(self) -> dict[str, tuple[bool, int, int]]:
         """By lease: whether it is borrowed, its KV tokens, its slots."""
-        found = await self.ledgers[0]._client.hgetall("tp1:{m}:leases")
+        found = await self.ledgers[0]._client.hgetall("tp2:{m}:leases")
         records = {str(lease): str(record).split() for lease, record in found.items()}
         return {lease: (r[5] == "1", int(r[7]), int(r[8])) for lease, r in records.items()}
 
