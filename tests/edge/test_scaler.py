@@ -146,7 +146,7 @@ async def test_the_pool_may_be_left_out_where_there_is_one(running: Running) -> 
     ("metadata", "message"),
     [
         ({}, "the trigger's metadata must name a model; the models are meta/llama, single"),
-        ({"model": "mistral"}, "no model is named 'lama'; the models are meta/llama, single"),
+        ({"model": "mistral"}, "no model is named 'mistral'; the models are meta/llama, single"),
         ({"model": "meta/llama"}, "the trigger's metadata must name a pool; the pools of meta/llama are long, short"),
         (
             {"model": "meta/llama", "pool": "default"},
