@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -15,7 +14,7 @@ import aiohttp
 from extproc.core.policy import Policy
 
 FAILURES = 2  # in a row; then a server is dead
-RETURN_SECONDS = 3.0  # of good answers; then it lives again. Envoy asks every two, and must have seen it before
+RETURNS = 3  # good answers in a row; then it lives again. Envoy asks every two seconds, and must have seen it before
 INTERVAL_SECONDS = 1.0  # at most
 ANSWER_SECONDS = 1.0
 MOST_AT_ONCE = 100
@@ -34,13 +33,12 @@ class _Server:
     failures: int = 0  # in a row
     successes: int = 0  # in a row
 
-    def answers(self, *, well: bool, needed: int) -> None:
-        """`needed`: good answers in a row after which a dead server lives again."""
+    def answers(self, *, well: bool) -> None:
         self.failures, self.successes = (0, self.successes + 1) if well else (self.failures + 1, 0)
         if self.live:
             self.live = self.failures < FAILURES
         else:
-            self.live = self.successes >= needed
+            self.live = self.successes >= RETURNS
 
 
 @dataclass(slots=True)
@@ -103,7 +101,7 @@ class Health:
                 status = await _status(client, url)
             was_live = server.live
             server.answered = server.answered or status is not None
-            server.answers(well=status == HTTPStatus.OK, needed=1 + math.ceil(RETURN_SECONDS / self._interval_seconds))
+            server.answers(well=status == HTTPStatus.OK)
             if server.live != was_live and pool.reached:
                 log.info("%s of %s %s", url, pool.name, "answers again" if server.live else "does not answer")
             self._tell(pool)

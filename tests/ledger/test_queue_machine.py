@@ -187,6 +187,6 @@ def test_what_is_free_goes_to_those_who_wait(redis_url: str) -> None:
     run_machine(
         type("Machine", (QueueLife,), {"url": redis_url}),
         settings=settings(
-            max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

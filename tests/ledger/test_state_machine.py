@@ -325,6 +325,6 @@ def test_the_promises_hold_after_every_step(redis_url: str, rate: int) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=16, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
