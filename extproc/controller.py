@@ -29,10 +29,7 @@ class Controller:
 
     def __init__(self, settings: Settings, stewardship: Stewardship, servers: Servers, holder: str) -> None:
         policy = settings.policy
-        self._terms = {
-            model.name: terms(model, [one for one in policy.entitlements if one.model == model.name])
-            for model in policy.models
-        }
+        self._terms = {model.name: terms(model, policy.entitlements_of(model.name)) for model in policy.models}
         self._tick_ms = settings.tick_ms
         self._stewardship = stewardship
         self._servers = servers

@@ -11,14 +11,13 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from extproc.core.policy import Policy
+from extproc.core.policy import SIMULATED, Policy
 
 FAILURES = 2  # in a row; then a server is dead
 RETURNS = 3  # good answers in a row; then it lives again. Envoy asks every two seconds, and must have seen it before
 INTERVAL_SECONDS = 1.0  # at most
 ANSWER_SECONDS = 1.0
 MOST_AT_ONCE = 100
-SIMULATED = "sim://"
 
 Place = tuple[str, str, int]  # model, pool, and which of the pool's endpoints, from 0
 

@@ -105,7 +105,6 @@ class ModelState:
     entitlements: dict[str, EntitlementState] = field(default_factory=dict)
     leases: int = 0
     bytes_per_token: dict[str, float] = field(default_factory=dict)  # by category, once observed
-    taken_back: int = 0  # requests ever ended to make room for a promise
 
 
 class Ledger(Protocol):

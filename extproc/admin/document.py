@@ -23,7 +23,8 @@ def document(
         degraded: whether requests are decided without the shared state.
     """
     models = {
-        model.name: _model(model, policy.entitlements, states.get(model.name, ModelState())) for model in policy.models
+        model.name: _model(model, policy.entitlements_of(model.name), states.get(model.name, ModelState()))
+        for model in policy.models
     }
     return {"models": models, "degraded": degraded}
 
@@ -36,7 +37,6 @@ def _model(model: Model, entitlements: tuple[Entitlement, ...], state: ModelStat
         "entitlements": {
             entitlement.name: _entitlement(entitlement, state.entitlements.get(entitlement.name))
             for entitlement in entitlements
-            if entitlement.model == model.name
         },
         "leases": state.leases,
         "bytes_per_token": dict(state.bytes_per_token),

@@ -109,7 +109,7 @@ def servers_needed(policy: Policy, model: Model, pool: Pool) -> int:
 
 
 def claims(policy: Policy, model: Model) -> list[Entitlement]:
-    return [one for one in policy.entitlements if one.model == model.name]
+    return list(policy.entitlements_of(model.name))
 
 
 def promised(entitlements: list[Entitlement]) -> Vector:

@@ -10,14 +10,12 @@ import click
 
 from extproc.cli import options, tables
 from extproc.cli.failures import Failure
+from extproc.cli.scenario import INTERRUPTED, NO_MATPLOTLIB
 
 if TYPE_CHECKING:
     from extproc.scenario.arena import Ask
     from extproc.scenario.engine import Run
     from extproc.scenario.fairness import Comparison
-
-INTERRUPTED = 130  # what a shell makes of SIGINT
-NO_MATPLOTLIB = "matplotlib is not installed: pip install 'tokenpool[plan]', or give --no-picture"
 
 
 @click.command(short_help="Replay a trace of many clients; compare with VTC.")

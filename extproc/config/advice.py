@@ -17,7 +17,7 @@ def warnings(settings: Settings) -> tuple[str, ...]:
     entitlements = settings.policy.entitlements
     result = [] if entitlements else ["there are no entitlements: every request will be refused"]
     for model in settings.policy.models:
-        own = [entitlement for entitlement in entitlements if entitlement.model == model.name]
+        own = list(settings.policy.entitlements_of(model.name))
         result += [f"model {model.name}: {doubt}" for doubt in _model_doubts(model, own)]
     for entitlement in entitlements:
         has_way_in = bool(entitlement.key_hashes) or settings.identity is not None

@@ -10,9 +10,9 @@ from extproc.config.conversion import model as converted_model
 from extproc.config.keys import Key
 from extproc.config.mistakes import KeyPath, Problem, dotted
 from extproc.config.promises import Promised
-from extproc.config.schema import SIM, EntitlementPart, ModelPart
+from extproc.config.schema import EntitlementPart, ModelPart
 from extproc.config.validation import Valid
-from extproc.core.policy import UNITS, Pool
+from extproc.core.policy import SIMULATED, UNITS, Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def _endpoints(found: Found) -> Iterator[Problem]:
         for index, part in found.models.items()
         for name, pool in part.pools.items()
         for number, endpoint in enumerate(pool.endpoints)
-        if not endpoint.startswith(SIM)
+        if not endpoint.startswith(SIMULATED)
     )
     yield from _duplicates(endpoints, "{value} is already listed at {first}; a server's capacity counts once")
 

@@ -26,7 +26,6 @@ from extproc.core.policy import (
 from extproc.core.settings import MIB, Settings
 
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
-SIM = "sim://"
 
 _SETTINGS = Settings(policy=Policy((), ()))  # for its defaults
 _MAX_UNITS = 1_000_000_000  # times an hour's window in milliseconds it stays below 2**53, exact as a Lua number

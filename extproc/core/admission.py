@@ -72,7 +72,7 @@ def buckets(entitlement: Entitlement) -> Buckets:
 
 def terms_of(model: Model, policy: Policy) -> tuple[PoolTerms, ...]:
     """The terms of a model's pools, in its order."""
-    entitlements = [entitlement for entitlement in policy.entitlements if entitlement.model == model.name]
+    entitlements = policy.entitlements_of(model.name)
     return tuple(_terms(model, pool, entitlements) for pool in model.pools)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+SIMULATED = "sim://"  # scheme of the endpoints that `tokenpool up` simulates
 DEFAULT_WINDOW_SECONDS = 10  # how many seconds of a rate a bucket may hold when the file does not say
 
 
@@ -213,3 +214,7 @@ class Entitlement:
 class Policy:
     models: tuple[Model, ...]
     entitlements: tuple[Entitlement, ...]
+
+    def entitlements_of(self, model: str) -> tuple[Entitlement, ...]:
+        """Those of one model, in the order of the policy."""
+        return tuple(entitlement for entitlement in self.entitlements if entitlement.model == model)

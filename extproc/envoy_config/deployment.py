@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from extproc.core.policy import Model, Pool
+from extproc.core.policy import SIMULATED, Model, Pool
 
-SIMULATED = "sim://"
 UNIX = "unix:"
 
 

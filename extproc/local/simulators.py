@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from extproc.core.policy import Policy, Vector
+from extproc.core.policy import SIMULATED, Policy, Vector
 from extproc.envoy_config import SimulatedServer
 from extproc.local.faults import StackError
 from extproc.local.processes import Child, Children
 from extproc.local.programs import tokenpool
 from extproc.sim.options import options_from_url
 
-SCHEME = "sim://"
 READY = "tokenpool sim is ready: "  # then its URL; `tokenpool sim` prints it
 
 
@@ -35,7 +34,7 @@ def simulated(policy: Policy) -> Iterator[Simulated]:
     for model in policy.models:
         for pool in model.pools:
             for index, url in enumerate(pool.endpoints):
-                if url.startswith(SCHEME):
+                if url.startswith(SIMULATED):
                     place = SimulatedServer(model.name, pool.name, index)
                     yield Simulated(place, url, model.aliases, pool.max_model_len, pool.server_capacity)
 

@@ -43,7 +43,7 @@ class Layout:
     """Where the entitlements and pools of a model stand in the columns."""
 
     def __init__(self, model: Model, policy: Policy) -> None:
-        self.names = tuple(e.name for e in policy.entitlements if e.model == model.name)
+        self.names = tuple(entitlement.name for entitlement in policy.entitlements_of(model.name))
         self.pools = tuple(pool.name for pool in model.pools)
         self.rows = {name: row for row, name in enumerate(self.names)}
         self._pool_numbers = {name: number for number, name in enumerate(self.pools)}

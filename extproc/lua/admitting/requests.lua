@@ -20,10 +20,10 @@ local function terms(r)
   if known then return known end
   local s = share_of(r.name)
   if not s then
-    known = { weight = 1000, rate = r.most_rate, kv = r.most_kv, slots = r.most_slots, base_rate = r.base_rate,
+    known = { rate = r.most_rate, kv = r.most_kv, slots = r.most_slots, base_rate = r.base_rate,
               in_kv = r.base_kv, in_slots = r.base_slots }
   else
-    known = { weight = s[1], rate = math.max(r.base_rate, math.min(s[2], r.most_rate)),
+    known = { rate = math.max(r.base_rate, math.min(s[2], r.most_rate)),
               kv = math.max(r.base_kv, math.min(s[3], r.most_kv)),
               slots = math.max(r.base_slots, math.min(s[4], r.most_slots)),
               base_rate = r.tier < 2 and r.base_rate or math.min(r.base_rate, s[5]),
