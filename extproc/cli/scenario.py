@@ -140,7 +140,7 @@ def perform(experiment: Experiment, wishes: Wishes) -> None:
 
 def require_pictures() -> None:
     """Before minutes are spent on what could not be drawn."""
-    from extproc.scenario.picture import NoPictures, require
+    from extproc.pictures import NoPictures, require
 
     try:
         require()

@@ -66,7 +66,7 @@ def fairness(*, trace: Path, seed: int, out: Path, picture: bool, as_json: bool)
 
 def require_pictures() -> None:
     """Before time is spent on what could not be drawn."""
-    from extproc.scenario.picture import NoPictures, require
+    from extproc.pictures import NoPictures, require
 
     try:
         require()

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from extproc.pictures import COLOURS, DOTS_PER_INCH
 from extproc.scenario.outcomes import Ending, Outcome
 from extproc.scenario.report import tenants_of
 from extproc.scenario.running import Record
@@ -17,22 +17,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH, HEIGHT = 5.0, 2.3  # inches of one panel
-DOTS_PER_INCH = 80
-COLOURS = ("#0072b2", "#d55e00", "#009e73")  # of Okabe and Ito: told apart by colour-blind readers, too
 SMOOTHED_SECONDS = 5
 LATENCY_SECONDS = (0.03, 300.0)
 SHADE = "#dddddd"
 
 Panel = Callable[["Axes", Record], None]
-
-
-class NoPictures(Exception):  # noqa: N818 - it names the state of affairs
-    """Raised where matplotlib is not installed. Say how to install it, or go on without pictures."""
-
-
-def require() -> None:
-    if find_spec("matplotlib") is None:
-        raise NoPictures
 
 
 def overload(records: Mapping[str, Record], path: Path) -> None:
