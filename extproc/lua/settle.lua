@@ -16,44 +16,7 @@
 -- Bias-corrected exponential averages: the newest of n weighs (1 - beta) / (1 - beta^n). The same arithmetic as
 -- core/estimate.py, and a test says so.
 local now = now_ms(ARGV[1])
-local beta, prior, prior_overhead, p = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-
-local function learned(field, ...)
-  local text = redis.call('HGET', KEYS[6], field)
-  return text and unpacked(text) or { ... }
-end
-local function learn(field, ...)
-  local texts = {}
-  for i, value in ipairs({ ... }) do texts[i] = string.format('%.17g', value) end
-  redis.call('HSET', KEYS[6], field, table.concat(texts, ' '))
-end
-local function weight(n) return (1 - beta) / (1 - beta ^ n) end
-
--- A far-off observation of one tenant moves the average of all by no more than a doubling would.
-local function learn_ratio(field, observed, bounded)
-  local record = learned(field, 0, prior, 0)
-  local n, mean, deviation = record[1] + 1, record[2], record[3]
-  if bounded and n > 10 then observed = math.min(math.max(observed, mean / 2), mean * 2) end
-  local w = weight(n)
-  learn(field, n, mean + w * (observed - mean), deviation + w * (math.abs(observed - mean) - deviation))
-end
-
-local function learn_prompt(entitlement, category, bytes, messages, tokens)
-  local shared = learned('overhead', 0, prior_overhead)
-  local own = learned('overhead ' .. entitlement, 0, shared[2])
-  if messages > 0 and bytes < 128 * messages then  -- short texts tell the template's tokens, not the ratio
-    local ratio = learned(category .. ' ' .. entitlement, 0, learned(category, 0, prior)[2])[2]
-    local observed = math.min(math.max((tokens - bytes / ratio) / messages, 0), 64)
-    for field, record in pairs({ overhead = shared, ['overhead ' .. entitlement] = own }) do
-      local n = record[1] + 1
-      learn(field, n, record[2] + weight(n) * (observed - record[2]))
-    end
-  elseif bytes > 0 then
-    local observed = math.min(math.max(bytes / math.max(1, tokens - own[2] * messages), 0.25), 16)
-    learn_ratio(category, observed, true)
-    learn_ratio(category .. ' ' .. entitlement, observed, false)
-  end
-end
+local p = tonumber(ARGV[7])
 
 -- Robbins-Monro on the logarithm: up by p, down by 1 - p, in steps that shrink to a floor.
 local function learn_output(entitlement, tokens)
