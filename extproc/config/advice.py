@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from extproc.config.promises import Promised
 from extproc.core.policy import UNITS, Entitlement, Model, Pool, ServiceClass, Vector
+from extproc.core.routing import threshold_tokens
 from extproc.core.settings import Settings
 
 _LENT_BUT = "dedicated bases and the head-room of guaranteed ones"
@@ -88,6 +90,10 @@ def _pool_doubts(model: Model) -> Iterator[str]:
             f"routing.threshold_tokens {model.routing.threshold_tokens} is more than pool {shortest.name} takes; "
             f"its max_model_len {shortest.max_model_len} decides"
         )
+    thresholds = [threshold_tokens(model, index) for index in range(len(model.pools))]
+    for (below, above), pool in zip(pairwise(thresholds), model.pools[1:], strict=True):
+        if above <= below:
+            yield f"no request will prefer pool {pool.name}: shorter pools take up to {below} tokens, it takes {above}"
     for pool in model.pools:
         if pool.server_capacity.kv_tokens < pool.max_model_len:
             yield (

@@ -112,8 +112,13 @@ def _thresholds(found: Found) -> Iterator[Problem]:
         longest = max(pool.max_model_len for pool in part.pools.values())
         threshold = part.routing.threshold_tokens
         if "threshold_tokens" in part.routing.model_fields_set and threshold > longest:
-            path = ("models", index, "routing", "threshold_tokens")
+            path: KeyPath = ("models", index, "routing", "threshold_tokens")
             yield Problem(path, f"must be at most {longest}, the max_model_len of the longest pool; got {threshold}")
+        for name, pool in part.pools.items():
+            if pool.threshold_tokens is not None and pool.threshold_tokens > pool.max_model_len:
+                path = ("models", index, "pools", name, "threshold_tokens")
+                message = f"must be at most {pool.max_model_len}, the pool's max_model_len; got {pool.threshold_tokens}"
+                yield Problem(path, message)
 
 
 def _promises(found: Found) -> Iterator[Problem]:

@@ -83,7 +83,7 @@ def _sharing(part: SharingPart) -> Sharing:
 
 def _pool(name: str, part: PoolPart) -> Pool:
     capacity = Vector(part.capacity.tokens_per_second, part.capacity.kv_tokens, part.capacity.concurrency)
-    return Pool(name, tuple(part.endpoints), part.max_model_len, capacity)
+    return Pool(name, tuple(part.endpoints), part.max_model_len, capacity, part.threshold_tokens)
 
 
 def entitlement(part: EntitlementPart, keys: tuple[Key, ...]) -> Entitlement:

@@ -29,11 +29,11 @@ _TAIL = """
 - A cap under `burst` is at least the entitlement's own figure.
 - In each of the three units, a model's dedicated and guaranteed entitlements add up to no more than its pools can
   honour: what they have, and for guaranteed ones only what each pool has beside all dedicated bases.
-- `routing.threshold_tokens` is at most the `max_model_len` of the longest pool.
+- `routing.threshold_tokens` is at most the `max_model_len` of the longest pool, a pool's own at most that pool's.
 
 These are only warned about: elastic promises beyond the capacity, promises that one pool alone cannot honour (long
-requests have only the long pool), a class that a pool will never serve since the bases of others fill it, a server
-whose `kv_tokens` cannot hold a request of its `max_model_len`, an entitlement too small for one request of 1,024
+requests have only the long pool), a class that a pool will never serve since the bases of others fill it, a pool that
+no request prefers, a server whose `kv_tokens` cannot hold a request of its `max_model_len`, an entitlement too small for one request of 1,024
 tokens, and one that nobody can use.
 """
 

@@ -138,20 +138,26 @@ class PoolPart(Part):
         description="The servers' `--max-model-len`: the longest request they take, in tokens."
     )
     capacity: CapacityPart = Field(description="What ONE server gives.")
+    threshold_tokens: Units | None = Field(
+        default=None,
+        description="Requests with a larger budget prefer the next longer pool. Left out, `max_model_len`; of the "
+        "shortest pool, `routing.threshold_tokens`. Of the longest pool it means nothing.",
+    )
 
 
 class RoutingPart(Part):
     threshold_tokens: Units = Field(
         default=Routing().threshold_tokens,
-        description="Requests with a larger budget go to the longer pool. Left out, never more than the longest "
-        "pool's `max_model_len`.",
+        description="Requests with a larger budget prefer a longer pool than the shortest. Left out, never more than "
+        "the longest pool's `max_model_len`.",
     )
     sigmas: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = Field(
         default=Routing().sigmas,
         description="How many deviations of the learned bytes per token the estimate stays on the safe side.",
     )
     spill: bool = Field(
-        default=Routing().spill, description="Whether a request may take the other pool when its own is full or down."
+        default=Routing().spill,
+        description="Whether a request may take another pool that can hold it when its own is full or down.",
     )
 
 

@@ -61,13 +61,14 @@ class Beliefs:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """All in tokens. Prompt figures are of the whole request, `longest_*` of its longest single sequence."""
+    """All in tokens. Prompt figures are of the whole request; of its longest single sequence what must fit a server."""
 
     likely_prompt: int  # by the mean ratio: what a settlement compares with
     budget_prompt: int  # by the conservative ratio: what routing and admission use
     output: int  # the most the request may generate, all choices together
     reserved_output: int  # what the lease holds of that
-    longest_likely: int  # optimistic prompt of one sequence plus what the client asked for: decides what can never fit
+    sequence_budget: int  # conservative prompt of the longest sequence plus its answer: what a pool must hold
+    longest_likely: int  # optimistic prompt of that sequence plus what the client asked for: decides what can never fit
     bytes_per_token: float
 
     @property
@@ -82,21 +83,29 @@ class Estimate:
 def estimate(facts: RequestFacts, model: Model, beliefs: Beliefs) -> Estimate:
     ratio = beliefs.ratio
     spread = model.routing.sigmas * _deviation(ratio)
+    careful, hopeful = max(ratio.mean - spread, ratio.mean / 4), ratio.mean + spread
     fixed = known_tokens(facts, model) + math.ceil(facts.messages * beliefs.message_tokens)
-    likely = fixed + _tokens(facts.text_bytes, ratio.mean)
-    cautious = fixed + _tokens(facts.text_bytes, max(ratio.mean - spread, ratio.mean / 4))
-    hopeful = fixed + _tokens(facts.text_bytes, ratio.mean + spread)
+    cautious = fixed + _tokens(facts.text_bytes, careful)
     each = _output_of_one(facts, model, beliefs)
     asked = each if facts.max_output is not None else 0  # a server fits what nobody asked for into the room there is
     answers = facts.choices * facts.prompts
     return Estimate(
-        likely_prompt=likely,
+        likely_prompt=fixed + _tokens(facts.text_bytes, ratio.mean),
         budget_prompt=cautious,
         output=each * answers,
         reserved_output=_reserved_of_one(each, model, beliefs) * answers,
-        longest_likely=hopeful // facts.prompts + asked,
+        sequence_budget=(cautious if facts.prompts == 1 else _longest_prompt(facts, careful)) + each,
+        longest_likely=(
+            fixed + _tokens(facts.text_bytes, hopeful) if facts.prompts == 1 else _longest_prompt(facts, hopeful)
+        )
+        + asked,
         bytes_per_token=ratio.mean,
     )
+
+
+def _longest_prompt(facts: RequestFacts, bytes_per_token: float) -> int:
+    """Of several prompts, each of which is a sequence of its own."""
+    return facts.longest_exact_tokens + _tokens(facts.longest_text_bytes, bytes_per_token)
 
 
 def known_tokens(facts: RequestFacts, model: Model) -> int:

@@ -47,5 +47,7 @@ class RequestFacts:
     max_output: int | None = None  # the most one choice may generate; None where the client set no limit
     choices: int = 1  # n: how many answers to each prompt
     prompts: int = 1  # completions and embeddings take a list of prompts in one request
+    longest_text_bytes: int = 0  # of the longest of several prompts; where there is one, it is all
+    longest_exact_tokens: int = 0
     stream: bool = False
     usage_asked: bool = False  # the client itself asked for usage on the stream

@@ -96,6 +96,7 @@ class Pool:
     endpoints: tuple[str, ...]  # http://host:port, https://host:port or sim://...
     max_model_len: int
     server_capacity: Vector  # of ONE endpoint
+    threshold_tokens: int | None = None  # larger budgets prefer a longer pool; None: see core/routing.py
 
     @property
     def capacity(self) -> Vector:
@@ -104,7 +105,7 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    threshold_tokens: int = 8192  # papers: 4K-16K keep over 80 % of the best gain
+    threshold_tokens: int = 8192  # of the shortest pool; papers: 4K-16K keep over 80 % of the best gain
     sigmas: float = 2.0
     spill: bool = True
 

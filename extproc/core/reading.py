@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import msgspec
 from msgspec import Raw
 
@@ -17,15 +19,31 @@ _AUDIO_TYPES = frozenset({"input_audio", "audio_url", "audio_embeds"})
 EMPTY_VALUES = frozenset({b"", b"null", b"[]", b"{}"})
 
 
+def utf8_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
 class Reading:
     """What one request has shown so far."""
 
-    __slots__ = ("audios", "exact_tokens", "images", "messages", "raw_bytes", "texts", "tool_results")
+    __slots__ = (
+        "audios",
+        "exact_tokens",
+        "images",
+        "longest_bytes",
+        "longest_tokens",
+        "messages",
+        "raw_bytes",
+        "texts",
+        "tool_results",
+    )
 
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.raw_bytes = 0  # of values that are shown to the model as JSON
         self.exact_tokens = 0
+        self.longest_bytes = 0  # of several prompts
+        self.longest_tokens = 0
         self.messages = 0
         self.tool_results = 0
         self.images = 0
@@ -34,7 +52,7 @@ class Reading:
     def facts(
         self, api: Api, body: bodies.Body, max_output: int | None, choices: int | None = 1, prompts: int = 1
     ) -> RequestFacts:
-        text_bytes = sum(len(text) if text.isascii() else len(text.encode()) for text in self.texts)
+        text_bytes = sum(map(utf8_bytes, self.texts))
         options = body.stream_options
         return RequestFacts(
             api=api,
@@ -48,6 +66,8 @@ class Reading:
             max_output=max_output,
             choices=choices or 1,
             prompts=prompts,
+            longest_text_bytes=self.longest_bytes,
+            longest_exact_tokens=self.longest_tokens,
             stream=bool(body.stream),
             usage_asked=bool(options and options.include_usage),
         )
@@ -160,9 +180,13 @@ class Reading:
             return 1
         kinds = set(map(type, prompt or ()))
         if kinds == {str}:
-            self.texts.extend(prompt)  # type: ignore[arg-type]  # just checked, in C
+            texts = cast("list[str]", prompt)  # just checked, in C
+            self.texts.extend(texts)
+            self.longest_bytes = max(map(utf8_bytes, texts))
         elif kinds == {list}:
-            self.exact_tokens += sum(map(len, prompt))  # type: ignore[arg-type]  # the same
+            lengths = [len(ids) for ids in cast("list[list[int]]", prompt)]
+            self.exact_tokens += sum(lengths)
+            self.longest_tokens = max(lengths)
         elif kinds == {int}:
             self.exact_tokens += len(prompt or ())
             return 1

@@ -38,7 +38,7 @@ def test_every_key_reaches_the_settings() -> None:
     model = Model(
         name=name,
         pools=(
-            Pool("short", ("sim://", "sim://?speed=10&seed=1"), 8192, Vector(2400, 262144, 64)),
+            Pool("short", ("sim://", "sim://?speed=10&seed=1"), 8192, Vector(2400, 262144, 64), 5000),
             Pool("long", ("https://[::1]:8443", "sim://"), 65536, Vector(900, 524288, 16)),
         ),
         aliases=("llama", "llama:latest"),

@@ -52,6 +52,11 @@ CASES = {
         "{threshold_tokens: 16384}",
         ("model m: routing.threshold_tokens 16384 is more than pool short takes; its max_model_len 8192 decides",),
     ),
+    "a-pool-that-nobody-prefers": (
+        "max_model_len: 65536",
+        "max_model_len: 8192",
+        ("model m: no request will prefer pool long: shorter pools take up to 8192 tokens, it takes 8192",),
+    ),
     "cache-too-small": (
         "kv_tokens: 524288",
         "kv_tokens: 60001",

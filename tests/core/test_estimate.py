@@ -143,7 +143,10 @@ def test_a_lease_holds_what_is_expected_or_all_that_is_allowed(
 
 
 def test_the_longest_sequence_is_one_prompt_and_one_answer() -> None:
-    assert estimate(facts(text_bytes=4000, prompts=10, choices=5), M, SURE).longest_likely == 100 + 100
+    uneven = facts(text_bytes=4000, prompts=10, choices=5, longest_text_bytes=2000, longest_exact_tokens=7)
+    found = estimate(uneven, M, SURE)
+    assert found.longest_likely == found.sequence_budget == 500 + 7 + 100
+    assert found.budget == 1000 + 100 * 50
 
 
 @given(requests, beliefs)
@@ -160,6 +163,7 @@ def test_the_budget_is_never_below_the_likely_value_nor_the_lease_above_the_budg
 def test_more_bytes_never_cost_less(request_: RequestFacts, known: Beliefs, more: int) -> None:
     longer = replace(request_, text_bytes=request_.text_bytes + more)
     assert estimate(longer, M, known).budget >= estimate(request_, M, known).budget
+    assert estimate(longer, M, known).sequence_budget >= estimate(request_, M, known).sequence_budget
     assert estimate(longer, M, known).longest_likely >= estimate(request_, M, known).longest_likely
 
 

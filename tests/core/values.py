@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 from extproc.core.estimate import Average, Beliefs, Estimate
@@ -36,11 +38,11 @@ def facts(**changes: Any) -> RequestFacts:
     return replace(CHAT, **changes)
 
 
-def model(*lengths: int, routing: Routing | None = None, **rest: Any) -> Model:
-    """Pools named p0, p1, ... of one server each, with these lengths."""
+def model(*lengths: int, routing: Routing | None = None, thresholds: Sequence[int | None] = (), **rest: Any) -> Model:
+    """Pools named p0, p1, ... of one server each, with these lengths, and thresholds of their own."""
     pools = (
-        Pool(f"p{i}", (f"http://127.0.0.1:{i + 1}",), length, AMPLE)
-        for i, length in enumerate(lengths or (8192, 65536))
+        Pool(f"p{i}", (f"http://127.0.0.1:{i + 1}",), length, AMPLE, threshold)
+        for i, (length, threshold) in enumerate(zip_longest(lengths or (8192, 65536), thresholds))
     )
     return Model("m", tuple(pools), routing=routing or Routing(), **rest)
 
@@ -59,6 +61,7 @@ def budget_of(budget: int, hopeful: int | None = None) -> Estimate:
         budget_prompt=budget,
         output=0,
         reserved_output=0,
+        sequence_budget=budget,
         longest_likely=budget if hopeful is None else hopeful,
         bytes_per_token=4.0,
     )
