@@ -33,8 +33,8 @@ _TAIL = """
 
 These are only warned about: elastic promises beyond the capacity, promises that one pool alone cannot honour (long
 requests have only the long pool), a class that a pool will never serve since the bases of others fill it, a pool that
-no request prefers, a server whose `kv_tokens` cannot hold a request of its `max_model_len`, an entitlement too small for
-one request of 1,024 tokens, and one that nobody can use.
+no request prefers, a server whose `kv_tokens` cannot hold a request of its `max_model_len`, an entitlement too small
+for one request of 1,024 tokens, and one that nobody can use.
 """
 
 
