@@ -48,13 +48,14 @@ def fairness(*, trace: Path, seed: int, out: Path, picture: bool, as_json: bool)
     """  # noqa: D301 - click wants the character
     from extproc.scenario import arena
     from extproc.scenario.fairness import TOKENPOOL, Comparison, alone, moved
+    from extproc.traces.trace import TraceError
 
     path = out / "fairness.png" if picture else None
     if path is not None:
         require_pictures()
     try:
         asks = moved(arena.read(trace), seed)
-    except arena.TraceError as error:
+    except TraceError as error:
         raise Failure(str(error), exit_code=2) from error
     comparison = Comparison(asks, {**alone(asks), TOKENPOOL: behind_tokenpool(asks)})
     if path is not None:

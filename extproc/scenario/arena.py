@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from extproc.sim.batching import Slots
 from extproc.sim.timing import Curve, Timing, linear_prefill
+from extproc.traces.arena import ARENA
+from extproc.traces.rows import collect
 
-COLUMNS = ("req_time_s", "client", "input_tokens", "output_tokens")
 MAX_MODEL_LEN = 4096
 
 # Llama-2-7B on an A10G with a pool of 10,000 KV tokens, as VTC's artifact ran it. Decoding: the time of a token in
@@ -20,10 +18,6 @@ MAX_MODEL_LEN = 4096
 # takes the published 777 tokens a second.
 SERVER = Slots(max_num_seqs=256, kv_tokens=10_000)
 TIMING = Timing(linear_prefill(202.0), Curve(((1, 38.5), (8, 40.0), (24, 42.4), (48, 47.0))))
-
-
-class TraceError(ValueError):
-    """The file is not a trace: say so to whoever named it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,24 +66,12 @@ def read(path: Path) -> tuple[Ask, ...]:
 
     Raises TraceError, and OSError where there is no such file.
     """
-    with path.open(newline="") as file:
-        asks = tuple(_asks(csv.DictReader(file), path))
-    if not asks:
-        raise TraceError(f"{path}: no requests")
-    return tuple(sorted(asks, key=lambda ask: ask.at_ms))
-
-
-def _asks(rows: csv.DictReader[str], path: Path) -> Iterator[Ask]:
-    if not set(COLUMNS) <= set(rows.fieldnames or ()):
-        raise TraceError(f"{path}: expected the columns {', '.join(COLUMNS)}")
-    for number, row in enumerate(rows):
-        try:
-            seconds, client, prompt, output = (row[column] for column in COLUMNS)
-            ask = Ask(number, float(seconds) * 1000, client, int(prompt), int(output))
-        except (TypeError, ValueError) as error:
-            raise TraceError(f"{path}, line {number + 2}: {error}") from error
-        if not 0 <= ask.at_ms < math.inf or min(ask.prompt_tokens, ask.output_tokens) < 1:
-            raise TraceError(f"{path}, line {number + 2}: times and tokens must be positive")
-        if ask.prompt_tokens + ask.output_tokens > MAX_MODEL_LEN:
-            raise TraceError(f"{path}, line {number + 2}: more than {MAX_MODEL_LEN} tokens")
-        yield ask
+    trace = collect([path], ARENA, MAX_MODEL_LEN)
+    columns = zip(
+        (trace.arrival_s * 1000).tolist(),
+        (trace.clients[index] for index in trace.client),
+        trace.prompt_tokens.tolist(),
+        trace.output_tokens.tolist(),
+        strict=True,
+    )
+    return tuple(Ask(number, *values) for number, values in enumerate(columns))

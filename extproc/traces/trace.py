@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ class Trace:
     output_tokens: Tokens  # (n,) at least 0; 0 is a request that generates nothing, such as an embedding
     client: Tokens  # (n,) index into clients
     clients: tuple[str, ...] = ("",)  # names; one unnamed client where the trace tells none apart
+    left_out: int = 0  # rows of the files that are no part of it, since nobody counted their tokens
 
     @property
     def requests(self) -> int:
@@ -46,7 +47,4 @@ class Trace:
 
     def at_rate(self, requests_per_second: float) -> Trace:
         """The same requests with all gaps stretched or shrunk, so that as many come a second on average."""
-        factor = self.requests_per_second / requests_per_second
-        return Trace(
-            self.source, self.arrival_s * factor, self.prompt_tokens, self.output_tokens, self.client, self.clients
-        )
+        return replace(self, arrival_s=self.arrival_s * (self.requests_per_second / requests_per_second))

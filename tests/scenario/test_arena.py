@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from extproc.scenario.arena import TraceError, read
+from extproc.scenario.arena import read
+from extproc.traces.trace import TraceError
 from tests.scenario.traces import uneven, write
 
 HEAD = "req_time_s,client,input_tokens,output_tokens\n"
