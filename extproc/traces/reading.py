@@ -8,10 +8,11 @@ from pathlib import Path
 from extproc.traces.arena import ARENA
 from extproc.traces.azure import AZURE
 from extproc.traces.request_log import RequestLog
-from extproc.traces.rows import Format, collect, first_line
+from extproc.traces.rows import Format, collect, text
 from extproc.traces.trace import Trace, TraceError
 
 FORMATS: tuple[Format, ...] = (AZURE, ARENA, RequestLog())
+MOST_CHARACTERS = 1 << 16  # of a first line
 
 
 def read(paths: Sequence[Path]) -> Trace:
@@ -30,7 +31,7 @@ def read(paths: Sequence[Path]) -> Trace:
 
 def recognised(path: Path) -> Format:
     """Raises TraceError where no format begins like this file."""
-    line = first_line(path)
+    line = text(path, MOST_CHARACTERS).partition("\n")[0]
     for form in FORMATS:
         if form.recognises(line):
             return form

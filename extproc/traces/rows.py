@@ -61,11 +61,11 @@ def opened(path: Path) -> IO[str]:
     return path.open(encoding="utf-8-sig", newline="")
 
 
-def first_line(path: Path) -> str:
-    """Raises TraceError where the file is not text, OSError where it cannot be read."""
+def text(path: Path, characters: int = -1) -> str:
+    """A file's beginning, or all of it. Raises TraceError where it is not text, OSError where it cannot be read."""
     try:
-        with opened(path) as lines:
-            return lines.readline(_LONGEST_LINE)
+        with opened(path) as file:
+            return file.read(characters)
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
 
@@ -128,7 +128,6 @@ def _column(found: NDArray[np.void], name: str) -> NDArray[np.int64]:
     return np.ascontiguousarray(found[name])
 
 
-_LONGEST_LINE = 1 << 16  # characters: enough to recognise what is no trace, too
 _UNREADABLE = (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error, csv.Error)
 
 

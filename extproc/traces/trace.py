@@ -46,5 +46,21 @@ class Trace:
         return (self.requests - 1) / self.duration_s if self.duration_s > 0 else 0.0
 
     def at_rate(self, requests_per_second: float) -> Trace:
-        """The same requests with all gaps stretched or shrunk, so that as many come a second on average."""
+        """The same requests with all gaps stretched or shrunk, so that as many come a second on average.
+
+        Raises TraceError where all of them come at once.
+        """
+        if self.requests_per_second == 0:
+            raise TraceError(f"{self.source}: its requests come at once, so they have no rate to change")
         return replace(self, arrival_s=self.arrival_s * (self.requests_per_second / requests_per_second))
+
+    def first(self, requests: int) -> Trace:
+        """At most so many, those that come first."""
+        part = slice(requests)
+        return replace(
+            self,
+            arrival_s=self.arrival_s[part],
+            prompt_tokens=self.prompt_tokens[part],
+            output_tokens=self.output_tokens[part],
+            client=self.client[part],
+        )
