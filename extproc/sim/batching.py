@@ -6,14 +6,13 @@ It knows no asyncio and no sockets, so that one simulated server and a simulated
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from extproc.sim.batch import NEVER, STEP_TOKENS, Batch, Sequence, Slots
 from extproc.sim.timing import Timing
 
-# vLLM's default max_num_batched_tokens: how much of all prompts one step reads, so that a long one does not stall the
-# sequences that are decoding.
-STEP_TOKENS = 2048
+__all__ = ["STEP_TOKENS", "BatchingClock", "Event", "Finished", "Generated", "Job", "Preempted", "Slots"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,77 +47,36 @@ class Finished:
 Event = Generated | Preempted | Finished
 
 
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """What a server has room for."""
-
-    max_num_seqs: int
-    kv_tokens: int
-    step_tokens: int = STEP_TOKENS
-
-    def __post_init__(self) -> None:
-        if min(self.max_num_seqs, self.kv_tokens, self.step_tokens) < 1:
-            raise ValueError("a server needs room for at least one sequence and one token")
-
-
-@dataclass(slots=True, eq=False)
-class _Sequence:
-    job: Job
-    generated: int = 0
-    to_read: int = 0  # tokens whose KV must be computed (again) before the next token can come
-    read: int = 0
-    held: int = 0  # KV tokens
-    chunk: int = 0  # of the current step: tokens read
-    in_step: bool = False
-
-    @property
-    def context(self) -> int:
-        return self.job.prompt_tokens + self.generated
-
-    @property
-    def wants_token(self) -> bool:
-        return self.generated < self.job.output_tokens
-
-
 class BatchingClock:
-    """vLLM V1's scheduler in outline.
-
-    First come, first served. A sequence joins the batch when its whole context fits into the KV cache. Each step gives
-    one token to every sequence whose prompt is read, and spends what is left of its token budget on reading prompts.
-    Where the KV cache runs out the youngest running sequence is preempted: its KV is freed, it goes back to the head of
-    the queue and is read again from the start.
-    """
+    """A `Batch` whose every token is an event, and that knows of arrivals to come."""
 
     def __init__(self, slots: Slots, timing: Timing) -> None:
         self._slots = slots
-        self._timing = timing
-        self._arrivals: list[tuple[float, int, _Sequence]] = []
+        self._batch = Batch(slots, timing, longest_leap=1)
+        self._arrivals: list[tuple[float, int, Sequence]] = []
         self._submitted = 0
-        self._known: dict[str, _Sequence] = {}
-        self._waiting: deque[_Sequence] = deque()
-        self._running: list[_Sequence] = []  # oldest first
-        self._held = 0
+        self._jobs: dict[int, Job] = {}
+        self._known: dict[str, Sequence] = {}
         self._now_ms = 0.0
-        self._step_end_ms: float | None = None
 
     @property
     def running(self) -> int:
-        return len(self._running)
+        return len(self._batch.running)
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting) + sum(1 for entry in self._arrivals if entry[0] <= self._now_ms)
+        return len(self._batch.waiting) + sum(1 for entry in self._arrivals if entry[0] <= self._now_ms)
 
     @property
     def kv_tokens(self) -> int:
         """KV tokens held by running sequences."""
-        return self._held
+        return self._batch.kv_tokens
 
     @property
     def next_event_ms(self) -> float | None:
         """When `advance` next has something to do; None while there is no work."""
-        if self._step_end_ms is not None:
-            return self._step_end_ms
+        if self._batch.next_ms != NEVER:
+            return self._batch.next_ms
         return max(self._now_ms, self._arrivals[0][0]) if self._arrivals else None
 
     def submit(self, job: Job) -> None:
@@ -129,23 +87,23 @@ class BatchingClock:
             raise ValueError("a job needs a prompt of at least one token and no negative output")
         if job.prompt_tokens + job.output_tokens > self._slots.kv_tokens:
             raise ValueError(f"job {job.id!r} is larger than the KV cache")
-        sequence = _Sequence(job, to_read=job.prompt_tokens)
+        self._submitted += 1
+        sequence = Sequence(self._submitted, job.prompt_tokens, job.output_tokens)
+        self._jobs[self._submitted] = job
         self._known[job.id] = sequence
         heapq.heappush(self._arrivals, (job.arrival_ms, self._submitted, sequence))
-        self._submitted += 1
 
     def abort(self, job_id: str) -> bool:
         """Ends a job and frees its KV at once; the step under way still takes its time. False if it is not here."""
-        sequence = self._known.pop(job_id, None)
+        sequence = self._known.get(job_id)
         if sequence is None:
             return False
-        if sequence in self._running:
-            self._leave(sequence)
-        elif sequence in self._waiting:
-            self._waiting.remove(sequence)
-        else:
+        if any(entry[2] is sequence for entry in self._arrivals):
             self._arrivals = [entry for entry in self._arrivals if entry[2] is not sequence]
             heapq.heapify(self._arrivals)
+        else:
+            self._batch.abort(sequence, self._now_ms)
+        self._forget(sequence)
         return True
 
     def advance(self, now_ms: float) -> list[Event]:
@@ -153,101 +111,25 @@ class BatchingClock:
         events: list[Event] = []
         while (at := self.next_event_ms) is not None and at <= now_ms:
             self._now_ms = at
-            if self._step_end_ms is not None:
-                events.extend(self._end_step(at))
-            events.extend(self._begin_step(at))
+            while self._arrivals and self._arrivals[0][0] <= at:
+                self._batch.arrive(heapq.heappop(self._arrivals)[2], at)
+            events.extend(self._step(at))
         self._now_ms = max(self._now_ms, now_ms)
         return events
 
-    def _end_step(self, at_ms: float) -> list[Event]:
-        self._step_end_ms = None
-        events: list[Event] = []
-        for sequence in [s for s in self._running if s.in_step]:
-            sequence.in_step = False
-            sequence.read += sequence.chunk
-            sequence.chunk = 0
-            if sequence.read >= sequence.to_read:
-                events.extend(self._yield_token(sequence, at_ms))
-        return events
+    def _step(self, at_ms: float) -> Iterator[Event]:
+        """The end of a step and the beginning of the next: tokens and ends, oldest first, then who was put off."""
+        before = [(sequence, self._batch.tokens_of(sequence)) for sequence in self._batch.running]
+        self._batch.proceed()
+        for sequence, tokens in before:
+            job_id = self._jobs[sequence.number].id
+            if self._batch.tokens_of(sequence) > tokens:
+                yield Generated(job_id, at_ms, tokens + 1)
+            if sequence.end_ms != NEVER:
+                self._forget(sequence)
+                yield Finished(job_id, at_ms)
+        for sequence in self._batch.preempted:
+            yield Preempted(self._jobs[sequence.number].id, at_ms)
 
-    def _yield_token(self, sequence: _Sequence, at_ms: float) -> list[Event]:
-        events: list[Event] = []
-        if sequence.wants_token:
-            sequence.generated += 1
-            events.append(Generated(sequence.job.id, at_ms, sequence.generated))
-        if not sequence.wants_token:
-            self._leave(sequence)
-            del self._known[sequence.job.id]
-            events.append(Finished(sequence.job.id, at_ms))
-        return events
-
-    def _begin_step(self, at_ms: float) -> list[Event]:
-        while self._arrivals and self._arrivals[0][0] <= at_ms:
-            self._waiting.append(heapq.heappop(self._arrivals)[2])
-        preempted = self._grow(at_ms)
-        decoding = sum(1 for s in self._running if s.in_step)
-        left = self._slots.step_tokens - decoding
-        context = 0
-        new_tokens = 0
-        for sequence in self._readers(admit=not preempted):
-            if left <= 0:
-                break
-            sequence.chunk = min(sequence.to_read - sequence.read, left)
-            sequence.in_step = True
-            left -= sequence.chunk
-            new_tokens += sequence.chunk
-            context = max(context, sequence.read)
-        if self._running:
-            self._step_end_ms = at_ms + self._timing.step_ms(decoding, new_tokens, context)
-        return preempted
-
-    def _grow(self, at_ms: float) -> list[Event]:
-        """Reserves the KV of the next token of every sequence whose prompt is read, oldest first."""
-        preempted: list[Event] = []
-        index = 0
-        while index < len(self._running):
-            sequence = self._running[index]
-            missing = 0 if sequence.read < sequence.to_read else sequence.context + 1 - sequence.held
-            while self._held + missing > self._slots.kv_tokens:
-                youngest = self._running[-1]
-                self._preempt(youngest)
-                preempted.append(Preempted(youngest.job.id, at_ms))
-                if youngest is sequence:
-                    return preempted
-            self._hold(sequence, missing)
-            sequence.in_step = sequence.read >= sequence.to_read
-            index += 1
-        return preempted
-
-    def _readers(self, *, admit: bool) -> list[_Sequence]:
-        """Running sequences whose prompt is not read yet, oldest first.
-
-        As vLLM does, a step that preempted admits nobody.
-        """
-        budget = self._slots.step_tokens - sum(1 for s in self._running if s.in_step)
-        budget -= sum(s.to_read - s.read for s in self._running if not s.in_step)
-        while admit and budget > 0 and self._waiting and len(self._running) < self._slots.max_num_seqs:
-            head = self._waiting[0]
-            need = head.context + head.wants_token
-            if self._held + need > self._slots.kv_tokens:
-                break
-            self._running.append(self._waiting.popleft())
-            self._hold(head, need)
-            budget -= head.to_read
-        return [s for s in self._running if not s.in_step]
-
-    def _preempt(self, sequence: _Sequence) -> None:
-        self._leave(sequence)
-        sequence.to_read = sequence.context
-        sequence.read = 0
-        self._waiting.appendleft(sequence)
-
-    def _leave(self, sequence: _Sequence) -> None:
-        self._running.remove(sequence)
-        self._hold(sequence, -sequence.held)
-        sequence.in_step = False
-        sequence.chunk = 0
-
-    def _hold(self, sequence: _Sequence, kv_tokens: int) -> None:
-        sequence.held += kv_tokens
-        self._held += kv_tokens
+    def _forget(self, sequence: Sequence) -> None:
+        del self._known[self._jobs.pop(sequence.number).id]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -20,10 +21,11 @@ class Curve:
             raise ValueError("a curve's times must be finite and not negative")
 
     def at(self, x: float) -> float:
-        if x <= self.points[0][0] or len(self.points) == 1:
-            return self.points[0][1]
-        segments = tuple(pairwise(self.points))
-        (x0, y0), (x1, y1) = next((s for s in segments if x <= s[1][0]), segments[-1])
+        points = self.points
+        right = min(bisect_left(points, (x,)), len(points) - 1)
+        if right == 0:
+            return points[0][1]
+        (x0, y0), (x1, y1) = points[right - 1], points[right]
         return max(0.0, y0 + (y1 - y0) * (x - x0) / (x1 - x0))
 
     def divided_by(self, divisor: float) -> Curve:
@@ -59,10 +61,13 @@ class Timing:
         `context_tokens` (the longest part already read). Short prompts read together share the fixed cost.
         Reading is added to decoding in full, although a GPU overlaps some of it: the slower side of the truth.
         """
-        read_ms = 0.0
-        if new_tokens:
-            read_ms = self.prefill_ms(context_tokens + new_tokens) - self.prefill_ms(context_tokens)
-        return self.decode_step_ms(decoding) + read_ms
+        return self.decode_step_ms(decoding) + self.read_ms(new_tokens, context_tokens)
+
+    def read_ms(self, new_tokens: int, context_tokens: int) -> float:
+        """What reading adds to a step."""
+        if not new_tokens:
+            return 0.0
+        return self.prefill_ms(context_tokens + new_tokens) - self.prefill_ms(context_tokens)
 
     def faster(self, speed: float) -> Timing:
         return Timing(self.prefill.divided_by(speed), self.decode.divided_by(speed))
