@@ -55,6 +55,8 @@ class Observation:
     prompt_tokens: int  # the text's share of what the server counted
     stream_bytes: int = 0  # of the answer, where it was streamed
     answers: int = 1  # how many the completion tokens are spread over
+    limited: bool = True  # the client set a limit of its own
+    cut: bool = False  # the server's length ended the answers, not the client's limit
 
 
 @dataclass(frozen=True, slots=True)

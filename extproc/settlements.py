@@ -9,9 +9,9 @@ from collections.abc import Coroutine, Iterable
 from dataclasses import replace
 
 from extproc.beliefs import LearnedBeliefs
-from extproc.core.charge import Charge, Ended, Ending, Entry, Running, Source, Unjudged, charge, misrouted
+from extproc.core.charge import Charge, Ended, Ending, Entry, Running, Source, Unjudged, charge, cut_short, misrouted
 from extproc.core.observed import Observer, Settled
-from extproc.core.policy import Policy
+from extproc.core.policy import Model, Policy
 from extproc.core.ticket import Ticket
 from extproc.ledger import ExpiredLease, Ledger, LedgerUnavailable, Observation, Settlement
 
@@ -29,7 +29,7 @@ class Settlements:
     """Settles from tasks of its own: an ending outlives the stream that brought it."""
 
     def __init__(self, policy: Policy, ledger: Ledger, beliefs: LearnedBeliefs, observer: Observer) -> None:
-        self._costs = {model.name: model.cost for model in policy.models}
+        self._models = {model.name: model for model in policy.models}
         self._ledger = ledger
         self._beliefs = beliefs
         self._observer = observer
@@ -40,13 +40,13 @@ class Settlements:
         running: dict[str, list[str]] = {}
         for entry in entries:
             match entry:
-                case Ended(ticket, ending) if ticket.model in self._costs:
+                case Ended(ticket, ending) if ticket.model in self._models:
                     self._start(self._settle(ticket, ending))
-                case Running(ticket) if ticket.model in self._costs:
+                case Running(ticket) if ticket.model in self._models:
                     running.setdefault(ticket.model, []).append(ticket.lease)
                 case Unjudged(lease):
                     # Its verdict may still be under way: hence the pause. The entry does not say the model.
-                    self._start(self._release_unused(lease, tuple(self._costs), VERDICT_SECONDS))
+                    self._start(self._release_unused(lease, tuple(self._models), VERDICT_SECONDS))
         for model, leases in running.items():
             self._start(self._renew(model, leases))
 
@@ -83,17 +83,21 @@ class Settlements:
 
     async def _settle(self, ticket: Ticket, ending: Ending) -> None:
         beliefs = await self._beliefs.of(ticket.model, ticket.entitlement, ticket.category)
-        due = charge(ticket, ending, self._costs[ticket.model], beliefs.stream_bytes_per_token)
+        model = self._models[ticket.model]
+        due = charge(ticket, ending, model.cost, beliefs.stream_bytes_per_token)
+        misroute = misrouted(ticket, ending)
+        cut = ending.attempts == 1 and cut_short(ticket, due, _length(model, ticket.pool))  # else another pool's server
         settlement = Settlement(
             ticket.lease,
             ticket.model,
             due.tokens,
             due.prompt_tokens,
             due.completion_tokens,
-            _lesson(ticket, ending, due),
+            _lesson(ticket, ending, due, cut=cut),
         )
         if await self._settled(settlement):
-            self._observer.settled(_fact(ticket, ending, due))
+            truncated = cut and ticket.pool != model.pools[-1].name
+            self._observer.settled(replace(_fact(ticket, ending, due), misrouted=misroute, truncated=truncated))
 
     async def _renew(self, model: str, leases: list[str]) -> None:
         try:
@@ -122,7 +126,12 @@ class Settlements:
             delay = min(2 * delay, LAST_RETRY_SECONDS)
 
 
-def _lesson(ticket: Ticket, ending: Ending, due: Charge) -> Observation | None:
+def _length(model: Model, pool_name: str) -> int:
+    """The longest sequence of a pool; of one that the model has no longer, of any."""
+    return next((pool.max_model_len for pool in model.pools if pool.name == pool_name), model.max_model_len)
+
+
+def _lesson(ticket: Ticket, ending: Ending, due: Charge, *, cut: bool) -> Observation | None:
     """Only what the server counted teaches."""
     if due.source is not Source.USAGE:
         return None
@@ -133,6 +142,8 @@ def _lesson(ticket: Ticket, ending: Ending, due: Charge) -> Observation | None:
         prompt_tokens=max(0, due.prompt_tokens - ticket.known_tokens),
         stream_bytes=ending.response_bytes if ticket.stream else 0,
         answers=max(1, ticket.answers),
+        limited=ticket.asked_tokens >= 0,
+        cut=cut,
     )
 
 
@@ -151,7 +162,6 @@ def _fact(ticket: Ticket, ending: Ending, due: Charge) -> Settled:
         ttft_seconds=ending.ttft_seconds,
         duration_seconds=ending.duration_seconds,
         at_ns=time.time_ns(),
-        misrouted=misrouted(ticket, ending),
         traceparent=ticket.traceparent,
     )
 

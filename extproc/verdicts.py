@@ -255,7 +255,9 @@ class Verdicts:
             known_tokens=estimate.known_tokens(facts, model),
             prompt_estimate=expected.likely_prompt,
             reserved_tokens=expected.reserved,
+            prompts=facts.prompts,
             answers=facts.choices * facts.prompts,
+            asked_tokens=-1 if facts.max_output is None else facts.max_output,
             retriable=retry,
             traceparent=call.traceparent,
         )
@@ -311,6 +313,7 @@ def _with_tenant(fact: Decided, entitlement: Entitlement) -> Decided:
 def _with_plan(fact: Decided, plan: _Plan) -> Decided:
     return replace(
         fact,
+        preferred_pool=plan.pools[0],
         prompt_estimate=plan.estimate.likely_prompt,
         budget_tokens=plan.estimate.budget,
         reserved_tokens=plan.estimate.reserved,

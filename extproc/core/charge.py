@@ -96,6 +96,17 @@ def weighted(prompt: int, completion: int, cached: int, cost: Cost) -> int:
     return math.ceil(fresh * cost.prompt + min(cached, prompt) * cost.cached_prompt + completion * cost.completion)
 
 
+def cut_short(ticket: Ticket, due: Charge, max_model_len: int) -> bool:
+    """The server's length ended the answer before the client's own limit did: vLLM does so and says nothing.
+
+    Told by the counts alone, of requests with one prompt; of several answers, where all were cut.
+    """
+    if due.source is not Source.USAGE or ticket.prompts > 1 or due.completion_tokens == 0:
+        return False
+    each = math.ceil(due.completion_tokens / max(1, ticket.answers))
+    return due.prompt_tokens + each >= max_model_len and not 0 <= ticket.asked_tokens <= each
+
+
 def misrouted(ticket: Ticket, ending: Ending) -> bool:
     """The pool's server found the request too long, and the next pool's took it."""
     return ticket.retriable and ending.attempts > 1 and 0 < ending.status < CLIENT_ERROR

@@ -21,6 +21,7 @@ class Decided:
     entitlement: str = ""
     service_class: str = ""
     pool: str = ""
+    preferred_pool: str = ""  # admitted by another, it spilled
     facts: RequestFacts | None = None
     prompt_estimate: int = 0  # tokens, likely value
     budget_tokens: int = 0  # what routing used: conservative prompt + the most it may generate
@@ -46,7 +47,8 @@ class Settled:
     ttft_seconds: float | None
     duration_seconds: float
     at_ns: int  # wall clock, Unix epoch
-    misrouted: bool = False  # the short pool answered 400 and the long one took it
+    misrouted: bool = False  # its pool's server answered 400 and the next longer pool took it
+    truncated: bool = False  # its pool's server cut the answer short, which a longer one might not have done
     traceparent: str = ""
 
 

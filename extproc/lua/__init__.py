@@ -4,7 +4,7 @@ from importlib.resources import files
 
 _PARTS = {  # of an operation too long for one file: their folder, and the order in which they build on one another
     "admit": ("admitting", ("pools", "requests", "retry", "room", "lending", "demand", "waiting")),
-    "settle": ("settling", ("averages", "ratios")),
+    "settle": ("settling", ("averages", "ratios", "outputs")),
 }
 
 

@@ -1,35 +1,24 @@
 -- Turn leases into what was really used: once, however often it is called. A request that still waits gives up.
 -- KEYS  1 entitlements  2 pools  3 leases  4 deadlines  5 settled  6 estimates  7 uses  8 borrowed  9 queue  10 waiters
 -- ARGV  1 now in ms, '' for the server's clock  2 key lifetime in ms  3 lifetime of what is learned, in ms
---       4 decay of the averages (beta)  5 prior bytes per token  6 prior tokens a message  7 output quantile (p)
---       per settlement 11: lease, channel of the only worker it may belong to ('': any), tokens charged, prompt tokens,
+--       4 decay of the averages (beta)  5 prior bytes per token  6 prior tokens a message
+--       7 output quantile (p)  8 its first step  9 its last
+--       per settlement 13: lease, channel of the only worker it may belong to ('': any), tokens charged, prompt tokens,
 --                    completion tokens (both for the totals),
 --                    category ('' teaches nothing), text bytes, messages, prompt tokens of that text,
---                    bytes of a streamed answer (0: not streamed), answers given (choices of all prompts)
+--                    bytes of a streamed answer (0: not streamed), answers given (choices of all prompts),
+--                    1 where the client set them a limit, 1 where the server cut them before that
 -- Returns a flat list, one a settlement: 1 settled now, 0 settled or expired before; then how many wait for room
 --
 -- What is learned, in the estimates hash (numbers with spaces between, 17 digits):
 --   "CATEGORY" and "CATEGORY ENTITLEMENT" -> n, mean bytes per token, mean absolute deviation
 --   "overhead" and "overhead ENTITLEMENT" -> n, mean tokens a message beside its text
---   "output ENTITLEMENT" -> n, quantile of the tokens of one answer
+--   "output ENTITLEMENT" -> n, quantile of the tokens of one answer with a limit of the client's own
+--   "open ENTITLEMENT" -> the same of those without
 --   "stream" -> n, mean bytes of a streamed answer a completion token
 -- Bias-corrected exponential averages: the newest of n weighs (1 - beta) / (1 - beta^n). The same arithmetic as
 -- core/estimate.py, and a test says so.
 local now = now_ms(ARGV[1])
-local p = tonumber(ARGV[7])
-
--- Robbins-Monro on the logarithm: up by p, down by 1 - p, in steps that shrink to a floor.
-local function learn_output(entitlement, tokens)
-  local record = learned('output ' .. entitlement, 0, tokens)
-  local n, step = record[1] + 1, math.max(0.05, 1 / math.sqrt(record[1] + 1))
-  learn('output ' .. entitlement, n, math.max(1, record[2] * math.exp(step * (tokens > record[2] and p or p - 1))))
-end
-
-local function learn_stream(bytes_a_token)
-  local stream = learned('stream', 0, 0)
-  local n = stream[1] + 1
-  learn('stream', n, stream[2] + weight(n) * (bytes_a_token - stream[2]))
-end
 
 local records = { [KEYS[1]] = {}, [KEYS[2]] = {}, [KEYS[7]] = {} }
 local function record(key, name)  -- false where the server lost it: the lease is then all that is left to remove
@@ -76,17 +65,9 @@ local function leave_queue(id, owner)  -- a request that gave up waiting
 end
 
 local answer = {}
-local function learn_all(entitlement, category, bytes, messages, prompt, streamed, answers, completion)
-  learn_prompt(entitlement, category, bytes, messages, prompt)
-  if completion > 0 then
-    learn_output(entitlement, completion / answers)
-    if streamed > 0 then learn_stream(streamed / completion) end
-  end
-end
-
-for at = 8, #ARGV, 11 do
+for at = 10, #ARGV, 13 do
   local id, owner, n = ARGV[at], ARGV[at + 1], {}
-  for i = 2, 10 do n[i] = tonumber(ARGV[at + i]) end
+  for i = 2, 12 do n[i] = tonumber(ARGV[at + i]) end
   local text = redis.call('HGET', KEYS[3], id)
   local l = text and lease_of(text)
   if l and owner ~= '' and l.channel ~= owner then
@@ -98,7 +79,8 @@ for at = 8, #ARGV, 11 do
     redis.call('HINCRBY', KEYS[5], l.entitlement .. ' prompt', n[3])
     redis.call('HINCRBY', KEYS[5], l.entitlement .. ' completion', n[4])
     if ARGV[at + 5] ~= '' then
-      learn_all(l.entitlement, ARGV[at + 5], n[6], n[7], n[8], n[9], n[10], n[4])
+      learn_prompt(l.entitlement, ARGV[at + 5], n[6], n[7], n[8])
+      learn_answers(l.entitlement, n[4], n[9], n[10], n[11] == 1, n[12] == 1)
     end
   else
     leave_queue(id, owner)

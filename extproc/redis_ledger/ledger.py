@@ -188,13 +188,13 @@ class RedisLedger:
         """What has been learned for each (entitlement, category)."""
         fields = ["overhead", "stream"]
         for entitlement, category in wanted:
-            fields += [category, f"{category} {entitlement}", f"overhead {entitlement}", f"output {entitlement}"]
+            fields += [category, *(f"{kind} {entitlement}" for kind in (category, "overhead", "output", "open"))]
         [key] = keys(model, "estimates")
         answer = await self._calls.timed(
             "beliefs", len(wanted), lambda: self._client.hmget(key, fields), self._verdict_seconds
         )
         found = cast("list[str | None]", answer)
-        return [records.beliefs(found[:2], found[i : i + 4]) for i in range(2, len(found), 4)]
+        return [records.beliefs(found[:2], found[i : i + 5]) for i in range(2, len(found), 5)]
 
     async def alive(self) -> bool:
         try:
@@ -325,7 +325,8 @@ class RedisLedger:
     async def _settle_all(self, model: str, ends: Sequence[_End]) -> list[bool]:
         arguments: list[object] = [
             self._calls.now(), KEY_LIFETIME_MS, LEARNED_LIFETIME_MS,
-            estimate.BETA, estimate.PRIOR_BYTES_PER_TOKEN, estimate.PRIOR_MESSAGE_TOKENS, estimate.OUTPUT_QUANTILE,
+            estimate.BETA, estimate.PRIOR_BYTES_PER_TOKEN, estimate.PRIOR_MESSAGE_TOKENS,
+            estimate.OUTPUT_QUANTILE, estimate.OUTPUT_FIRST_STEP, estimate.OUTPUT_LAST_STEP,
         ]  # fmt: skip
         for end in ends:
             arguments += records.settlement_arguments(end.settlement, end.owner)

@@ -73,7 +73,7 @@ def decision(names: Sequence[str], entitlement: Entitlement, answer: Sequence[in
 def settlement_arguments(settlement: Settlement, owner: str) -> list[object]:
     """`owner`: the channel of the only worker whose lease it may be; "" for any."""
     seen = settlement.observation
-    learned: list[object] = ["", 0, 0, 0, 0, 1]
+    learned: list[object] = ["", 0, 0, 0, 0, 1, 1, 0]
     if seen is not None:
         learned = [
             seen.category.value,
@@ -82,6 +82,8 @@ def settlement_arguments(settlement: Settlement, owner: str) -> list[object]:
             seen.prompt_tokens,
             seen.stream_bytes,
             seen.answers,
+            int(seen.limited),
+            int(seen.cut),
         ]
     return [
         settlement.lease, owner, settlement.tokens, settlement.prompt_tokens, settlement.completion_tokens, *learned
@@ -158,12 +160,13 @@ def average(record: str | None, prior: float) -> Average:
 
 def beliefs(of_all: Sequence[str | None], of_one: Sequence[str | None]) -> Beliefs:
     overhead_of_model, stream = of_all
-    of_model, of_entitlement, overhead, output = of_one
+    of_model, of_entitlement, overhead, output, open_output = of_one
     return Beliefs(
         of_model=average(of_model, estimate.PRIOR_BYTES_PER_TOKEN),
         of_entitlement=average(of_entitlement, estimate.PRIOR_BYTES_PER_TOKEN),
         overhead_of_model=average(overhead_of_model, estimate.PRIOR_MESSAGE_TOKENS),
         overhead_of_entitlement=average(overhead, estimate.PRIOR_MESSAGE_TOKENS),
         output=average(output, estimate.PRIOR_OUTPUT_TOKENS),
+        open_output=average(open_output, estimate.PRIOR_OUTPUT_TOKENS),
         stream_bytes_per_token=average(stream, estimate.PRIOR_STREAM_BYTES_PER_TOKEN).mean,
     )

@@ -60,7 +60,8 @@ class SettlementSeries:
     completion_tokens: Counter
     estimated_tokens: Counter
     estimate_error_ratio: Histogram
-    misroutes: Counter
+    refused_by_pool: Counter
+    truncated: Counter
     leases_expired: Counter
     input_usage: Histogram
     output_usage: Histogram
@@ -83,9 +84,11 @@ class Metrics:
         self._create_verdict_metrics(registry)
         self._create_settlement_metrics(registry)
         self._create_ledger_metrics(registry)
+        self._create_log_metrics(registry)
         self._create_gen_ai_metrics(registry)
         self.verdict = Cached(self._verdict_series)
         self.preempted = Cached(self._preempted_series)
+        self.spilled = Cached(self._spilled_series)
         self.settlement = Cached(self._settlement_series)
         self.ledger = Cached(self._ledger_series)
         self.request_duration = Cached(self._request_duration)
@@ -111,6 +114,13 @@ class Metrics:
             "tokenpool_preempted_total",
             "Requests ended since their room was claimed by whom it is promised to.",
             ("model", "entitlement", "class"),
+            registry=registry,
+        )
+
+        self._spilled = Counter(
+            "tokenpool_spilled_total",
+            "Requests admitted to another pool than the one they prefer, which was full or down.",
+            ("model", "preferred", "pool"),
             registry=registry,
         )
 
@@ -142,14 +152,21 @@ class Metrics:
         )
         self._misroutes = Counter(
             "tokenpool_misroutes_total",
-            "Requests that the picked pool was too small for.",
-            ("model",),
+            "Requests that the picked pool was too small for: it refused them (400), or cut their answers short.",
+            ("model", "kind"),
             registry=registry,
         )
         self._leases_expired = Counter(
             "tokenpool_leases_expired_total",
             "Leases reclaimed at their deadline, since no access-log entry settled them.",
             ("model",),
+            registry=registry,
+        )
+
+    def _create_log_metrics(self, registry: CollectorRegistry | None) -> None:
+        self.request_log_lost = Counter(
+            "tokenpool_request_log_lost_total",
+            "Lines that could not be written to the request log.",
             registry=registry,
         )
 
@@ -214,6 +231,10 @@ class Metrics:
             self._bounded("model", model), self._bounded("entitlement", entitlement), service_class
         )
 
+    def _spilled_series(self, key: tuple[str, ...]) -> Counter:
+        model, *pools = key
+        return self._spilled.labels(self._bounded("model", model), *(self._bounded("pool", pool) for pool in pools))
+
     def _settlement_series(self, key: tuple[str, ...]) -> SettlementSeries:
         model, entitlement, pool, category, source = key
         model = self._bounded("model", model)
@@ -225,7 +246,8 @@ class Metrics:
             completion_tokens=self._settled_tokens.labels(model, entitlement, pool, "completion"),
             estimated_tokens=self._estimated_tokens.labels(model, entitlement),
             estimate_error_ratio=self._estimate_error_ratio.labels(model, self._bounded("category", category)),
-            misroutes=self._misroutes.labels(model),
+            refused_by_pool=self._misroutes.labels(model, "refused"),
+            truncated=self._misroutes.labels(model, "truncated"),
             leases_expired=self._leases_expired.labels(model),
             input_usage=self._token_usage.labels(model, "input"),
             output_usage=self._token_usage.labels(model, "output"),

@@ -32,6 +32,8 @@ class Telemetry:
         series = self._metrics.verdict(key)
         series.count.inc()
         series.seconds.observe(fact.seconds)
+        if fact.pool and fact.pool != fact.preferred_pool:
+            self._metrics.spilled((fact.model, fact.preferred_pool, fact.pool)).inc()
         if self._tracer is not None and spans.sampled(fact.traceparent):
             spans.write_verdict(self._tracer, fact)
 
@@ -41,7 +43,9 @@ class Telemetry:
         series.prompt_tokens.inc(fact.prompt_tokens)
         series.completion_tokens.inc(fact.completion_tokens)
         if fact.misrouted:
-            series.misroutes.inc()
+            series.refused_by_pool.inc()
+        if fact.truncated:
+            series.truncated.inc()
         if fact.source == "usage":
             _count_reported(fact, series)
         else:
@@ -63,6 +67,10 @@ class Telemetry:
 
     def ledger_failed(self, operation: str) -> None:
         self._metrics.ledger((operation,)).failures.inc()
+
+    def log_lost(self, lines: int) -> None:
+        """Lines of the request log that could not be written."""
+        self._metrics.request_log_lost.inc(lines)
 
     def _time(self, fact: Settled, series: SettlementSeries) -> None:
         self._metrics.request_duration((fact.model, _error_type(fact.status))).observe(fact.duration_seconds)

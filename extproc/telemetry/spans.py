@@ -66,6 +66,7 @@ def write_settlement(tracer: Tracer, fact: Settled) -> None:
     attributes["tokenpool.category"] = fact.category
     attributes["tokenpool.source"] = fact.source
     attributes["tokenpool.misrouted"] = fact.misrouted
+    attributes["tokenpool.truncated"] = fact.truncated
     span = tracer.start_span("tokenpool.settlement", parent, attributes=attributes, start_time=fact.at_ns)
     span.end(fact.at_ns)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.core.charge import Charge, Ending, Source, charge, misrouted, weighted
+from extproc.core.charge import Charge, Ending, Source, charge, cut_short, misrouted, weighted
 from extproc.core.policy import Cost
 from extproc.core.ticket import Ticket
 from tests.core.values import TICKET
@@ -117,3 +117,27 @@ def test_a_misroute_is_an_answer_from_the_next_pool(
     expected: bool,
 ) -> None:
     assert misrouted(replace(TICKET, retriable=retriable), Ending(status, attempts=attempts)) is expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "prompt", "completion", "expected"),
+    [
+        pytest.param({}, 8100, 92, True, id="at the server's length, below what was asked"),
+        pytest.param({}, 8100, 91, False, id="it ended by itself"),
+        pytest.param({"asked_tokens": 92}, 8100, 92, False, id="all that was asked"),
+        pytest.param({"asked_tokens": -1}, 8100, 92, True, id="nobody set a limit"),
+        pytest.param({"answers": 3}, 8100, 276, True, id="all of three answers"),
+        pytest.param({"answers": 3}, 8100, 240, False, id="some of three answers cannot be told"),
+        pytest.param({"prompts": 2, "answers": 2}, 8100, 184, False, id="several prompts cannot be told"),
+        pytest.param({"asked_tokens": 0}, 8192, 0, False, id="an embedding of the whole length"),
+    ],
+)
+def test_an_answer_that_fills_the_server_before_its_own_limit_was_cut_short(
+    changes: dict[str, int], prompt: int, completion: int, expected: bool
+) -> None:
+    due = Charge(prompt, completion, prompt + completion, USAGE)
+    assert cut_short(replace(TICKET, **changes), due, 8192) is expected
+
+
+def test_without_usage_nobody_knows_whether_it_was_cut_short() -> None:
+    assert not cut_short(TICKET, Charge(8100, 92, 8192, ESTIMATED), 8192)

@@ -102,7 +102,7 @@ def test_no_learned_ratio_makes_more_than_two_tokens_of_a_byte() -> None:
     [
         pytest.param(facts(), 100, 100, id="what the client allows"),
         pytest.param(facts(max_output=0), 100, 0, id="none: an echo"),
-        pytest.param(facts(max_output=None), OUTPUT_OBSERVATIONS, 50, id="no maximum: what was learned"),
+        pytest.param(facts(max_output=None), OUTPUT_OBSERVATIONS, 70, id="no maximum: what was learned of such"),
         pytest.param(facts(max_output=None), OUTPUT_OBSERVATIONS - 1, PRIOR_OUTPUT_TOKENS, id="nor enough learned"),
         pytest.param(facts(api=Api.EMBEDDINGS, max_output=None), 100, 0, id="embeddings generate nothing"),
         pytest.param(facts(choices=3), 100, 300, id="every choice"),
@@ -111,11 +111,11 @@ def test_no_learned_ratio_makes_more_than_two_tokens_of_a_byte() -> None:
     ],
 )
 def test_output_is_the_most_that_may_be_generated(request_: RequestFacts, seen: int, output: int) -> None:
-    assert estimate(request_, M, replace(SURE, output=Average(seen, 50.0))).output == output
+    assert estimate(request_, M, replace(SURE, open_output=Average(seen, 70.0))).output == output
 
 
 def test_output_without_a_maximum_is_bounded_by_the_models_length() -> None:
-    known = replace(SURE, output=Average(100, 1e6))
+    known = replace(SURE, open_output=Average(100, 1e6))
     assert estimate(facts(max_output=None), model(1000), known).output == 1000
 
 
@@ -131,7 +131,7 @@ def test_output_that_nobody_asked_for_makes_no_request_too_long() -> None:
         pytest.param(4096, 100, 50, 4096, id="a careless maximum"),
         pytest.param(30, 100, 30, 30, id="a maximum below what is usual"),
         pytest.param(4096, OUTPUT_OBSERVATIONS - 1, 4096, 4096, id="nothing learned yet"),
-        pytest.param(None, 100, 50, 50, id="no maximum"),
+        pytest.param(None, 0, 70, 70, id="no maximum: what was learned of such"),
     ],
 )
 def test_a_lease_holds_what_is_expected_or_all_that_is_allowed(

@@ -14,7 +14,7 @@ from extproc.core.ticket import Ticket
 
 AMPLE = Vector(1_000, 1_000_000, 100)
 CHAT = RequestFacts(Api.CHAT, "m", Category.PROSE, text_bytes=400, messages=0, max_output=100)
-SURE = Beliefs(of_model=Average(100, 4.0, 0.0), output=Average(100, 50.0))
+SURE = Beliefs(of_model=Average(100, 4.0, 0.0), output=Average(100, 50.0), open_output=Average(100, 70.0))
 TICKET = Ticket(
     lease="l1",
     model="m",
@@ -28,7 +28,9 @@ TICKET = Ticket(
     known_tokens=0,
     prompt_estimate=100,
     reserved_tokens=200,
+    prompts=1,
     answers=1,
+    asked_tokens=100,
     retriable=False,
     traceparent="",
 )

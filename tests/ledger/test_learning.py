@@ -85,7 +85,7 @@ class Pupil:
 
     def __init__(self) -> None:
         self.ratios: dict[tuple[str, ...], Average] = {}
-        self.outputs: dict[str, Average] = {}
+        self.outputs: dict[tuple[str, bool], Average] = {}
         self.overhead = Average(0, PRIOR_MESSAGE_TOKENS)
         self.own_overheads: dict[str, Average] = {}
         self.stream = Average(0, 0.0)
@@ -96,12 +96,14 @@ class Pupil:
     def own_overhead(self, name: str) -> Average:
         return self.own_overheads.get(name, Average(0, self.overhead.mean))
 
+    def output(self, name: str, limited: bool) -> Average:
+        return self.outputs.get((name, limited), Average(0, PRIOR_OUTPUT_TOKENS))
+
     def learn(self, answered: Answered) -> None:
         self._prompt(answered.name, answered.seen)
         if answered.completion:
-            self.outputs[answered.name] = learn_output(
-                self.outputs.get(answered.name, Average(0, PRIOR_OUTPUT_TOKENS)), answered.completion
-            )
+            key = answered.name, answered.seen.limited
+            self.outputs[key] = learn_output(self.output(*key), answered.completion, cut=answered.seen.cut)
             if answered.seen.stream_bytes:
                 self.stream = plain(self.stream, answered.seen.stream_bytes / answered.completion)
 
@@ -131,7 +133,10 @@ def random_answers(seed: int, count: int) -> list[Answered]:
         text_bytes = draw.choice([0, draw.randint(1, 300), draw.randint(300, 100_000)])
         tokens = draw.choice([0, draw.randint(0, text_bytes + 50), int(text_bytes / draw.gauss(4, 0.5))])
         streamed = draw.choice([0, draw.randint(1, 100_000)])
-        seen = Observation(draw.choice([PROSE, CODE]), text_bytes, draw.randint(0, 4), tokens, streamed)
+        seen = Observation(
+            draw.choice([PROSE, CODE]), text_bytes, draw.randint(0, 4), tokens, streamed,
+            limited=draw.random() < 0.5, cut=draw.random() < 0.1,
+        )  # fmt: skip
         found.append(Answered(draw.choice("ab"), seen, draw.choice([0, draw.randint(1, 5000)])))
     return found
 
@@ -148,7 +153,8 @@ async def test_the_ledger_learns_by_the_arithmetic_of_the_core(school: Bench, se
             found = await learned(school, name, category)
             assert close(found.of_model, pupil.ratio(category.value))
             assert close(found.of_entitlement, pupil.ratio(category.value, name))
-        assert close(found.output, pupil.outputs.get(name, Average(0, PRIOR_OUTPUT_TOKENS)))
+        assert close(found.output, pupil.output(name, limited=True))
+        assert close(found.open_output, pupil.output(name, limited=False))
         assert close(found.overhead_of_model, pupil.overhead)
         assert close(found.overhead_of_entitlement, pupil.own_overheads.get(name, Average(0, PRIOR_MESSAGE_TOKENS)))
         if pupil.stream.n:
@@ -220,4 +226,6 @@ async def test_the_length_of_one_answer_is_learned_however_many_were_asked_for(s
         lease, _ = await school.ask("a", tokens=1)
         seen = Observation(PROSE, 500, 0, 100, answers=8)
         await school.ledger.settle(Settlement(lease, "m", 1, 100, 800, seen))
-    assert (await learned(school, "a")).output.mean == pytest.approx(100, rel=0.5)
+    found = await learned(school, "a")
+    assert found.output.mean == pytest.approx(100, rel=0.5)
+    assert found.open_output.n == 0

@@ -21,6 +21,7 @@ ADMITTED = Decided(
     entitlement="acme",
     service_class="guaranteed",
     pool="short",
+    preferred_pool="short",
     facts=RequestFacts(Api.CHAT, "llama", Category.PROSE, text_bytes=1000),
     prompt_estimate=250,
     budget_tokens=800,

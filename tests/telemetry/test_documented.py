@@ -25,6 +25,7 @@ def exported() -> Exported:
     registry = CollectorRegistry()
     telemetry = Telemetry(registry)
     telemetry.decided(ADMITTED)
+    telemetry.decided(replace(ADMITTED, pool="long"))
     telemetry.settled(SETTLED)
     telemetry.settled(replace(SETTLED, source="expired"))
     telemetry.preempted("llama", "acme", "preemptible")

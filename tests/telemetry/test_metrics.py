@@ -109,10 +109,29 @@ def test_no_estimate_error_without_a_count_to_compare_with(
     assert registry.get_sample_value("tokenpool_estimate_error_ratio_count", labels) == 0
 
 
-def test_misroutes_are_counted(telemetry: Telemetry, registry: CollectorRegistry) -> None:
-    telemetry.settled(SETTLED)
-    telemetry.settled(replace(SETTLED, misrouted=True))
-    assert registry.get_sample_value("tokenpool_misroutes_total", MODEL) == 1
+@pytest.mark.parametrize(
+    ("fact", "refused", "truncated"),
+    [
+        pytest.param(SETTLED, 0, 0, id="none"),
+        pytest.param(replace(SETTLED, misrouted=True), 1, 0, id="the server refused it"),
+        pytest.param(replace(SETTLED, truncated=True), 0, 1, id="the server cut it short"),
+    ],
+)
+def test_misroutes_are_counted_by_kind(
+    telemetry: Telemetry, registry: CollectorRegistry, fact: Settled, refused: int, truncated: int
+) -> None:
+    telemetry.settled(fact)
+    assert registry.get_sample_value("tokenpool_misroutes_total", {**MODEL, "kind": "refused"}) == refused
+    assert registry.get_sample_value("tokenpool_misroutes_total", {**MODEL, "kind": "truncated"}) == truncated
+
+
+def test_a_request_that_another_pool_took_has_spilled(telemetry: Telemetry, registry: CollectorRegistry) -> None:
+    telemetry.decided(ADMITTED)
+    telemetry.decided(replace(ADMITTED, pool="long"))
+    telemetry.decided(UNAUTHORIZED)
+    labels = {**MODEL, "preferred": "short", "pool": "long"}
+    assert registry.get_sample_value("tokenpool_spilled_total", labels) == 1
+    assert registry.get_sample_value("tokenpool_spilled_total", {**labels, "pool": "short"}) is None
 
 
 def test_expired_leases_are_counted_but_not_timed(telemetry: Telemetry, registry: CollectorRegistry) -> None:

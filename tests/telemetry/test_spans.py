@@ -98,6 +98,7 @@ def test_a_settlement_span_has_estimate_and_actual(telemetry: Telemetry, memory:
         "tokenpool.category": "prose",
         "tokenpool.source": "usage",
         "tokenpool.misrouted": False,
+        "tokenpool.truncated": False,
         "tokenpool.estimate.prompt_tokens": 250,
         "tokenpool.reserved_tokens": 400,
     }
