@@ -76,7 +76,8 @@ def arrivals(requests: int, requests_per_second: float, burstiness: float, sourc
     """The first at 0, then gaps from a gamma distribution."""
     mean_s = 1 / requests_per_second
     if burstiness == 0:
-        return np.arange(requests) * mean_s
-    gaps = source.gamma(1 / burstiness**2, mean_s * burstiness**2, requests)
+        gaps = np.full(requests, mean_s)
+    else:
+        gaps = source.gamma(1 / burstiness**2, mean_s * burstiness**2, requests)
     times: Times = np.cumsum(gaps)
     return times - times[:1]

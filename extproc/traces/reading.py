@@ -7,11 +7,11 @@ from pathlib import Path
 
 from extproc.traces.arena import ARENA
 from extproc.traces.azure import AZURE
-from extproc.traces.request_log import RequestLog
+from extproc.traces.request_log import LogFormat
 from extproc.traces.rows import Format, collect, text
 from extproc.traces.trace import Trace, TraceError
 
-FORMATS: tuple[Format, ...] = (AZURE, ARENA, RequestLog())
+FORMATS: tuple[Format, ...] = (AZURE, ARENA, LogFormat())
 MOST_CHARACTERS = 1 << 16  # of a first line
 
 

@@ -21,7 +21,7 @@ class _Line(msgspec.Struct):
     completion_tokens: int
 
 
-class RequestLog:
+class LogFormat:
     """A `rows.Format`: one JSON object a line."""
 
     name = "request log"
@@ -40,7 +40,7 @@ class RequestLog:
                 line = decode(text)
             except msgspec.DecodeError as error:
                 raise BadRow(number, f"expected a line of the request log: {error}") from error
-            if line.source == USAGE and line.prompt_tokens > 0:
-                yield number, Row(line.time, line.prompt_tokens, line.completion_tokens, line.entitlement)
-            else:
+            if line.source != USAGE or line.prompt_tokens == 0:
                 yield number, None
+            else:
+                yield number, Row(line.time, line.prompt_tokens, line.completion_tokens, line.entitlement)

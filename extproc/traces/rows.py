@@ -79,7 +79,7 @@ def collect(paths: Sequence[Path], form: Format, most_tokens: int = MOST_TOKENS)
     found = np.fromiter((row for path in paths for row in rows.of(path)), _COLUMNS)
     names = " + ".join(path.name for path in paths)
     if not len(found):
-        left_out = f"; {rows.left_out:,} rows without usage" if rows.left_out else ""
+        left_out = f"; rows whose tokens nobody counted: {rows.left_out:,}" if rows.left_out else ""
         raise TraceError(f"{', '.join(map(str, paths))}: no requests{left_out}")
     found = found[np.argsort(found["at_s"], kind="stable")]
     return Trace(
