@@ -82,6 +82,7 @@ class Settlements:
         return len(expired)
 
     async def _settle(self, ticket: Ticket, ending: Ending) -> None:
+        ended_ns = time.time_ns()  # the settlement may come much later
         beliefs = await self._beliefs.of(ticket.model, ticket.entitlement, ticket.category)
         model = self._models[ticket.model]
         due = charge(ticket, ending, model.cost, beliefs.stream_bytes_per_token)
@@ -97,7 +98,8 @@ class Settlements:
         )
         if await self._settled(settlement):
             truncated = cut and ticket.pool != model.pools[-1].name
-            self._observer.settled(replace(_fact(ticket, ending, due), misrouted=misroute, truncated=truncated))
+            fact = _fact(ticket, ending, due, ended_ns)
+            self._observer.settled(replace(fact, misrouted=misroute, truncated=truncated))
 
     async def _renew(self, model: str, leases: list[str]) -> None:
         try:
@@ -147,7 +149,7 @@ def _lesson(ticket: Ticket, ending: Ending, due: Charge, *, cut: bool) -> Observ
     )
 
 
-def _fact(ticket: Ticket, ending: Ending, due: Charge) -> Settled:
+def _fact(ticket: Ticket, ending: Ending, due: Charge, ended_ns: int) -> Settled:
     return Settled(
         model=ticket.model,
         entitlement=ticket.entitlement,
@@ -161,7 +163,7 @@ def _fact(ticket: Ticket, ending: Ending, due: Charge) -> Settled:
         status=ending.status,
         ttft_seconds=ending.ttft_seconds,
         duration_seconds=ending.duration_seconds,
-        at_ns=time.time_ns(),
+        at_ns=ended_ns,
         traceparent=ticket.traceparent,
     )
 

@@ -18,6 +18,7 @@ class SidecarOptions:
     admin_port: int
     json_logs: bool = False
     servers: Mapping[Place, str] = field(default_factory=dict)  # where those of sim:// endpoints are
+    request_log: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +28,4 @@ class WorkerOptions:
     address: str
     index: int
     json_logs: bool = False
+    request_log: Path | None = None

@@ -124,6 +124,7 @@ class Worker:
         self._command = [  # hold a password
             sys.executable, "-m", "extproc.cli", "worker", "--settings", str(settings),
             "--address", self.address, "--index", str(index), *(("--json-logs",) if options.json_logs else ()),
+            *(("--request-log", str(options.request_log)) if options.request_log else ()),
         ]  # fmt: skip
 
     async def live(self) -> None:

@@ -23,6 +23,7 @@ from extproc.beliefs import LearnedBeliefs
 from extproc.core.settings import Settings
 from extproc.ledger import LedgerUnavailable
 from extproc.redis_ledger import RedisControl, RedisLedger, connect
+from extproc.request_log import logged
 from extproc.server import Edge
 from extproc.settlements import Settlements
 from extproc.telemetry import Telemetry, shut_down, tracer_provider
@@ -56,12 +57,13 @@ async def _worker(options: WorkerOptions) -> None:
         tick_ms=settings.tick_ms,
     )
     beliefs = LearnedBeliefs(ledger)
-    settlements = Settlements(settings.policy, ledger, beliefs, telemetry)
     steward = RedisControl(client, settings.policy, telemetry)
     scaling = partial(scaler.handler, settings.policy.models, steward)
-    edge = Edge(settings, Verdicts(settings, ledger, beliefs, telemetry), settlements, scaling)
     try:
-        await _serve(edge, options.address, (beliefs.refresh_forever(), _sweep_forever(settlements, settings)))
+        with logged(telemetry, options.request_log, telemetry.log_lost) as observer:
+            settlements = Settlements(settings.policy, ledger, beliefs, observer)
+            edge = Edge(settings, Verdicts(settings, ledger, beliefs, telemetry), settlements, scaling)
+            await _serve(edge, options.address, (beliefs.refresh_forever(), _sweep_forever(settlements, settings)))
     finally:
         await ledger.close()
         if provider is not None:

@@ -48,6 +48,23 @@ def server_option(command: F) -> F:
     )(command)
 
 
+def request_log_option(command: F) -> F:
+    return click.option(
+        "--request-log",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Append a JSON line for each settled request: lengths, times, names; no text, no keys.",
+    )(command)
+
+
+def writable(path: Path | None) -> Path | None:
+    """The same file, made if it is not there, by its full name. Raises OSError where it cannot be written."""
+    if path is None:
+        return None
+    with path.open("ab"):
+        return path.absolute()
+
+
 def placed_servers(given: Sequence[str]) -> dict[tuple[str, str, int], str]:
     """URLs by model, pool and number: a pool's servers are numbered in the order given."""
     known: dict[tuple[str, str, int], str] = {}

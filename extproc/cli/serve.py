@@ -32,6 +32,7 @@ ADMIN_PORT = 9464
     "--redis", envvar="TOKENPOOL_REDIS", metavar="URL", help="Instead of `redis:` in the file.  [env: TOKENPOOL_REDIS]"
 )
 @options.server_option
+@options.request_log_option
 @click.option("--json-logs", is_flag=True, help="Log JSON lines.")
 def serve(  # noqa: PLR0913 - one parameter an option
     *,
@@ -42,6 +43,7 @@ def serve(  # noqa: PLR0913 - one parameter an option
     admin_port: int,
     redis: str | None,
     servers: tuple[str, ...],
+    request_log: Path | None,
     json_logs: bool,
 ) -> None:
     """Run the sidecar until SIGINT or SIGTERM.
@@ -61,10 +63,11 @@ def serve(  # noqa: PLR0913 - one parameter an option
             f"{config} names no Redis; add `redis:` to it, give --redis URL, or use `tokenpool up` (it has its own)"
         )
     check_ports(addresses, admin_host, admin_port)
+    log_file = options.writable(request_log)
     from extproc.app import SidecarError, SidecarOptions, run_sidecar
 
     try:
-        run_sidecar(SidecarOptions(config, redis, addresses, admin_host, admin_port, json_logs, placed))
+        run_sidecar(SidecarOptions(config, redis, addresses, admin_host, admin_port, json_logs, placed, log_file))
     except SidecarError as error:
         raise Failure(str(error)) from error
 
@@ -81,12 +84,15 @@ def check_ports(addresses: tuple[str, ...], admin_host: str, admin_port: int) ->
 @click.option("--redis", envvar="TOKENPOOL_REDIS", metavar="URL")
 @click.option("--address", required=True, help="host:port or unix:/path.")
 @click.option("--index", type=click.IntRange(0), required=True, help="Which of the workers this is.")
+@options.request_log_option
 @click.option("--json-logs", is_flag=True)
-def worker(settings: Path, redis: str | None, address: str, index: int, json_logs: bool) -> None:
+def worker(
+    *, settings: Path, redis: str | None, address: str, index: int, request_log: Path | None, json_logs: bool
+) -> None:
     """One worker process of `tokenpool serve`."""
     from extproc.app import SidecarError, WorkerOptions, run_worker
 
     try:
-        run_worker(WorkerOptions(settings, redis, address, index, json_logs))
+        run_worker(WorkerOptions(settings, redis, address, index, json_logs, request_log))
     except SidecarError as error:
         raise Failure(str(error)) from error

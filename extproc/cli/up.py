@@ -33,9 +33,18 @@ MOST_WORKERS = 4  # for one machine that simulates the servers as well
     type=click.IntRange(1, options.MAX_WORKERS),
     help=f"Processes of the sidecar.  [default: one per core, {MOST_WORKERS} at most]",
 )
+@options.request_log_option
 @click.option("--verbose", "-v", is_flag=True, help="Show the logs of everything on stderr.")
 def up(  # noqa: PLR0913 - one parameter an option
-    *, config: Path, port: int, host: str, admin_port: int, envoy_admin_port: int, workers: int | None, verbose: bool
+    *,
+    config: Path,
+    port: int,
+    host: str,
+    admin_port: int,
+    envoy_admin_port: int,
+    workers: int | None,
+    request_log: Path | None,
+    verbose: bool,
 ) -> None:
     """Start Envoy, the sidecar, Valkey (unless the file names a Redis) and simulated servers.
 
@@ -57,6 +66,7 @@ def up(  # noqa: PLR0913 - one parameter an option
             admin_port=admin_port,
             envoy_admin_port=envoy_admin_port,
             echo_logs=verbose,
+            request_log=options.writable(request_log),
         ),
         settings,
     )

@@ -46,7 +46,7 @@ class Settled:
     status: int  # HTTP status; 0 where the client went away
     ttft_seconds: float | None
     duration_seconds: float
-    at_ns: int  # wall clock, Unix epoch
+    at_ns: int  # wall clock, Unix epoch, when its end was told; where there was no end, when it was settled
     misrouted: bool = False  # its pool's server answered 400 and the next longer pool took it
     truncated: bool = False  # its pool's server cut the answer short, which a longer one might not have done
     traceparent: str = ""

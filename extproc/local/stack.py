@@ -33,6 +33,7 @@ class StackOptions:
     admin_port: int = 9464
     envoy_admin_port: int = 9901
     echo_logs: bool = False
+    request_log: Path | None = None  # of the sidecar
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +132,10 @@ class Stack:
     async def _start_sidecar(self, settings: Settings, own_redis: str | None) -> None:
         """A configured Redis URL may hold a password: the sidecar reads it itself, argument lists are public."""
         redis = ("--redis", own_redis) if own_redis else ()
+        request_log = ("--request-log", str(self._options.request_log)) if self._options.request_log else ()
         addresses = [part for address in self._deployment().sidecars for part in ("--listen", address)]
         command = programs.tokenpool(
-            *("serve", "--config", str(self._options.config), *redis),
+            *("serve", "--config", str(self._options.config), *redis, *request_log),
             *("--workers", str(self._options.workers), *addresses),
             *(part for server in self._servers(settings) for part in ("--server", server)),
             *("--admin-host", LOOPBACK, "--admin-port", str(self._options.admin_port)),

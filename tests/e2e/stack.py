@@ -93,12 +93,13 @@ def fetched(url: str) -> contextlib.closing[http.client.HTTPResponse]:
 
 
 @contextlib.contextmanager
-def running(config: str, folder: Path, workers: int = 2) -> Iterator[Stack]:
+def running(config: str, folder: Path, workers: int = 2, *more: str) -> Iterator[Stack]:
     """`tokenpool up` with this configuration, on ports that the system picks, until the block ends."""
     path = folder / "tokenpool.yaml"
     path.write_text(textwrap.dedent(config))
     ports = ["--port", "0", "--admin-port", "0", "--envoy-admin-port", "0"]
-    command = [sys.executable, "-m", "extproc.cli", "up", "--config", str(path), *ports, "--workers", str(workers)]
+    options = ["--config", str(path), *ports, "--workers", str(workers), *more]
+    command = [sys.executable, "-m", "extproc.cli", "up", *options]
     output, errors = folder / "up.out", folder / "up.err"
     with output.open("w") as stdout, errors.open("w") as stderr:
         process = subprocess.Popen(command, stdout=stdout, stderr=stderr, env=os.environ | {"PYTHONUNBUFFERED": "1"})
