@@ -23,7 +23,7 @@ test: setup
 	$(BIN)/pytest
 
 test-vllm: setup
-	TOKENPOOL_VLLM_URL=$(URL) $(BIN)/pytest -m vllm
+	TOKENPOOL_VLLM_URL=$(URL) TOKENPOOL_VLLM_LONG_URL=$(LONG_URL) $(BIN)/pytest -m vllm -s
 
 lint: setup
 	$(BIN)/ruff check .
