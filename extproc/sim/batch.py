@@ -71,6 +71,11 @@ class Use:
     kv_token_ms: float = 0.0
     busy_ms: float = 0.0
 
+    def add(self, other: Use) -> None:
+        self.sequence_ms += other.sequence_ms
+        self.kv_token_ms += other.kv_token_ms
+        self.busy_ms += other.busy_ms
+
 
 class Batch:
     """vLLM V1's scheduler in outline.

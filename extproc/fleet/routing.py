@@ -1,0 +1,123 @@
+"""Which pools may take a request: by its true length, or as the sidecar says, from bytes and what it has learned."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from extproc.core import estimate, routing
+from extproc.core.estimate import Average, Beliefs
+from extproc.core.facts import Api, Category, RequestFacts
+from extproc.core.policy import SIMULATED, Model, Routing, Vector
+from extproc.core.policy import Pool as ModelPool
+from extproc.core.refusal import Refusal
+from extproc.fleet.fleet import Fleet
+from extproc.fleet.texts import Texts
+from extproc.traces.trace import Trace
+
+SIGMAS = Routing().sigmas
+
+
+class Route(NamedTuple):
+    pools: tuple[int, ...]  # in order of preference; none: the request is refused
+    reserved_tokens: int  # KV tokens it is thought to need
+    retriable: tuple[int, ...] = ()  # pools whose 400 is answered with a try on the next one
+
+
+class Router(Protocol):
+    def route(self, number: int) -> Route: ...
+
+    def ended(self, number: int) -> None:
+        """The server has said how many tokens that request really had."""
+
+
+class ByLength:
+    """Knows the true total: the shortest pool that can hold it."""
+
+    def __init__(self, trace: Trace, fleet: Fleet) -> None:
+        lengths = [pool.max_model_len for pool in fleet.pools]
+        self.pools = np.searchsorted(lengths, trace.total_tokens)  # (n,) len(lengths): no pool can
+        self._total: list[int] = trace.total_tokens.tolist()
+        self._preferred: list[int] = self.pools.tolist()
+        self._orders = [_order(first, len(lengths), spill=fleet.spill) for first in range(len(lengths))] + [()]
+
+    def route(self, number: int) -> Route:
+        return Route(self._orders[self._preferred[number]], self._total[number])
+
+    def ended(self, number: int) -> None:
+        pass
+
+
+def _order(first: int, pools: int, *, spill: bool) -> tuple[int, ...]:
+    return tuple(range(first, pools if spill else first + 1))
+
+
+class ByEstimate:
+    """The sidecar's own estimate and routing, for one tenant. It learns of each request when that ends."""
+
+    def __init__(
+        self, trace: Trace, fleet: Fleet, texts: Texts, *, sigmas: float = SIGMAS, limited: bool = True
+    ) -> None:
+        """`limited`: each request asks for as much as its answer has; else none sets a limit."""
+        self._model = model_of(fleet, sigmas)
+        self._names = {pool.name: number for number, pool in enumerate(fleet.pools)}
+        self._prompts: list[int] = trace.prompt_tokens.tolist()
+        self._outputs: list[int] = trace.output_tokens.tolist()
+        self._bytes, self._categories = texts.bytes_list, texts.categories
+        self._limited = limited
+        self._ratios: dict[Category, tuple[Average, Average]] = {}  # of the model, of the tenant
+        self._output = Beliefs().output
+        self.errors: list[float] = []  # of each estimate of a prompt, relative, in the order of requests
+
+    def route(self, number: int) -> Route:
+        facts = self._facts(number)
+        found = estimate.estimate(facts, self._model, self._beliefs(facts.category))
+        self.errors.append(found.likely_prompt / self._prompts[number] - 1)
+        pools = routing.candidates(self._model, found)
+        if isinstance(pools, Refusal):
+            return Route((), 0)
+        retriable = tuple(
+            self._names[pool.name] for pool in self._model.pools if routing.near_limit(self._model, pool.name, found)
+        )
+        return Route(tuple(self._names[name] for name in pools), found.reserved, retriable)
+
+    def ended(self, number: int) -> None:
+        category, tokens = self._categories[number], self._prompts[number]
+        observed = estimate.bytes_per_token(self._bytes[number], tokens)
+        of_model, own = self._ratios.get(category, (Beliefs().of_model, Beliefs().of_entitlement))
+        self._ratios[category] = (
+            estimate.learn_ratio(of_model, observed, bounded=True),
+            estimate.learn_ratio(own, observed, bounded=False),
+        )
+        if self._outputs[number]:
+            self._output = estimate.learn_output(self._output, self._outputs[number])
+
+    def _facts(self, number: int) -> RequestFacts:
+        return RequestFacts(
+            api=Api.COMPLETIONS,
+            model=self._model.name,
+            category=self._categories[number],
+            text_bytes=self._bytes[number],
+            max_output=self._outputs[number] if self._limited else None,
+        )
+
+    def _beliefs(self, category: Category) -> Beliefs:
+        known = self._ratios.get(category)
+        if known is None:
+            return Beliefs(output=self._output, open_output=self._output)
+        return Beliefs(*known, output=self._output, open_output=self._output)
+
+
+def model_of(fleet: Fleet, sigmas: float = SIGMAS) -> Model:
+    """The fleet as the configuration would have it."""
+    pools = tuple(
+        ModelPool(
+            name=pool.name,
+            endpoints=(SIMULATED,) * pool.servers,
+            max_model_len=pool.max_model_len,
+            server_capacity=Vector(0, pool.slots.kv_tokens, pool.slots.max_num_seqs),
+        )
+        for pool in fleet.pools
+    )
+    return Model("model", pools, routing=Routing(pools[0].max_model_len, sigmas, fleet.spill))
