@@ -57,36 +57,40 @@ def exact(at: Floats, service: Floats, places: int) -> float:
     return waited / len(at)
 
 
-def of_theory(places: int, busy: float) -> float:
-    wait = mgc(places, places * busy, SERVICE_MS, 1.0)
+def of_theory(places: int, busy: float, *, constant: bool) -> float:
+    wait = mgc(places, places * busy, SERVICE_MS, 0.0 if constant else 1.0)  # exact for one place, and for M/M/c
     return wait.chance * wait.mean_ms
 
 
-QUEUES = [(1, 0.5), (4, 0.7), (8, 0.8)]
+queues = pytest.mark.parametrize(
+    ("places", "busy", "constant"),
+    [
+        pytest.param(1, 0.5, False, id="M/M/1"),
+        pytest.param(4, 0.7, False, id="M/M/4"),
+        pytest.param(8, 0.8, False, id="M/M/8"),
+        pytest.param(1, 0.5, True, id="M/D/1 half busy"),
+        pytest.param(1, 0.8, True, id="M/D/1"),
+    ],
+)
 
 
-@pytest.mark.parametrize(("places", "busy"), QUEUES)
-def test_waits_are_those_of_the_queue_request_by_request(places: int, busy: float) -> None:
-    at, service = draw(20_000, places, busy)
+@queues
+def test_waits_are_those_of_the_queue_request_by_request(places: int, busy: float, constant: bool) -> None:
+    at, service = draw(20_000, places, busy, constant=constant)
     assert simulated(at, service, places) == pytest.approx(exact(at, service, places), rel=0.003)
 
 
-@pytest.mark.parametrize(("places", "busy"), QUEUES)
-def test_that_queue_is_m_m_c(places: int, busy: float) -> None:
-    """So within 2 % the simulator is, too, which would take long for as many requests as leave so little to chance."""
-    at, service = draw(2_000_000, places, busy)
-    assert exact(at, service, places) == pytest.approx(of_theory(places, busy), rel=0.017)
+@queues
+def test_waits_of_the_queue_are_those_of_theory(places: int, busy: float, constant: bool) -> None:
+    """So the simulator's are, too; it would take long over as many requests as leave so little to chance."""
+    at, service = draw(2_000_000, places, busy, constant=constant)
+    assert exact(at, service, places) == pytest.approx(of_theory(places, busy, constant=constant), rel=0.017)
 
 
-def test_waits_are_those_of_m_m_1() -> None:
-    at, service = draw(100_000, 1, 0.5)
-    assert simulated(at, service, 1) == pytest.approx(SERVICE_MS, rel=0.02)
-
-
-@pytest.mark.parametrize("busy", [0.5, 0.8])
-def test_waits_are_those_of_m_d_1(busy: float) -> None:
-    at, service = draw(100_000, 1, busy, constant=True)
-    assert simulated(at, service, 1) == pytest.approx(busy / (2 * (1 - busy)) * SERVICE_MS, rel=0.02)
+@pytest.mark.parametrize("constant", [False, True], ids=["M/M/1", "M/D/1"])
+def test_waits_are_those_of_theory(constant: bool) -> None:
+    at, service = draw(120_000, 1, 0.5, constant=constant)
+    assert simulated(at, service, 1) == pytest.approx(of_theory(1, 0.5, constant=constant), rel=0.02)
 
 
 @pytest.mark.parametrize("load", [1.1, 3.0, 20.0], ids=lambda load: f"{load:g} times what it can do")
