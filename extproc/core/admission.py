@@ -127,15 +127,26 @@ def pools_that_can_hold(
 
 def _could_hold(entitlement: Entitlement, pool: PoolTerms, tokens: int, kv_tokens: int) -> bool:
     base, capacity = entitlement.base, pool.capacity
-    if entitlement.service_class.promised and kv_tokens <= base.kv_tokens and base.concurrency > 0:
-        kept = pool.dedicated if entitlement.service_class is ServiceClass.GUARANTEED else Promise()
-        return capacity.kv_tokens - kept.kv_tokens >= kv_tokens and capacity.concurrency - kept.concurrency > 0
-    kept_kv = pool.dedicated.kv_tokens + _kept_of_guaranteed(entitlement, pool).kv_tokens
-    kept_slots = pool.dedicated.concurrency + _kept_of_guaranteed(entitlement, pool).concurrency
+    inside = entitlement.service_class.promised and kv_tokens <= base.kv_tokens and base.concurrency > 0
+    kept_kv, kept_slots = _kept_inside(entitlement, pool) if inside else _kept(entitlement, pool, kv_tokens)
+    fits = capacity.kv_tokens - kept_kv >= kv_tokens and capacity.concurrency - kept_slots > 0
+    return fits and (inside or tokens <= pool.free_depth + buckets(entitlement).base_depth)
+
+
+def _kept_inside(entitlement: Entitlement, pool: PoolTerms) -> tuple[int, int]:
+    """KV tokens and slots that a request inside a promised base leaves to others."""
+    if entitlement.service_class is ServiceClass.DEDICATED:
+        return 0, 0
+    return pool.dedicated.kv_tokens, pool.dedicated.concurrency
+
+
+def _kept(entitlement: Entitlement, pool: PoolTerms, kv_tokens: int) -> tuple[int, int]:
+    """KV tokens and slots that any other leaves. Its own promised base is among them, less what it uses of it."""
+    guaranteed = _kept_of_guaranteed(entitlement, pool)
+    own = entitlement.base if entitlement.service_class.promised else Vector()
     return (
-        capacity.kv_tokens - kept_kv >= kv_tokens
-        and capacity.concurrency - kept_slots > 0
-        and tokens <= pool.free_depth + buckets(entitlement).base_depth
+        pool.dedicated.kv_tokens + guaranteed.kv_tokens - min(kv_tokens, own.kv_tokens),
+        pool.dedicated.concurrency + guaranteed.concurrency - min(1, own.concurrency),
     )
 
 

@@ -4,7 +4,7 @@
 --   tp2:{M}:entitlements  hash, entitlement -> E record     tp2:{M}:leases     hash, lease -> L record
 --   tp2:{M}:pools         hash, pool -> P record            tp2:{M}:deadlines  sorted set, lease by deadline in ms
 --   tp2:{M}:uses          hash, "ENTITLEMENT POOL" -> KV tokens and slots that its leases hold there, and
---                         what of both counts against its share (0 for promised classes: their leases say so)
+--                         what of both counts against its base or share there
 --   tp2:{M}:borrowed      sorted set, "POOL LEASE" of leases that may be taken back; the highest score goes first
 --   tp2:{M}:unmet         hash, entitlement -> distinct requests lately refused: "FINGERPRINT:UNTIL:POOL:KV:TOKENS"
 --   tp2:{M}:queue         sorted set, "ORDER ARRIVAL LEASE ENTITLEMENT" of requests that wait, by tier
@@ -16,16 +16,15 @@
 -- Raise tp2 when a field changes its meaning: two releases can then run side by side.
 local E = { held = 1, kv = 2, slots = 3, in_kv = 4, in_slots = 5, level = 6, excess = 7, at = 8, hold_ms = 9,
             peak_kv = 10, peak_slots = 11, asked = 12, served = 13 }
--- E: in_kv, in_slots are what counts against the base (promised classes: of leases inside it) or the share (others: of
--- all that runs, up to the share as it was when the entitlement last asked); asked, served are
--- tokens ever asked for, each distinct request once, and granted; settlement corrects both to what was used.
+-- E: in_kv, in_slots are what counts against the base or share as it was when the entitlement last asked, in all pools:
+-- of all that runs, up to the base (promised classes) in each pool, or up to the share (others) in all; asked, served
+-- are tokens ever asked for, each distinct request once, and granted; settlement corrects both to what was used.
 local P = { held = 1, kv = 2, slots = 3, kv0 = 4, slots0 = 5, kv1 = 6, slots1 = 7, kv2 = 8, slots2 = 9, kv3 = 10,
             slots3 = 11, borrowed_kv = 12, borrowed_slots = 13, level = 14, level1 = 15, level2 = 16, at = 17,
             hold_ms = 18 }
 -- P: kv0, slots0 are the same, of all of tier 0 (dedicated); 1 guaranteed, 2 elastic, 3 spot and preemptible;
 -- level1 (level2) is what the bases of tier 1 (2) may still claim of level. Dedicated rates are set aside of it.
-local L = { tier = 1, inside = 2, borrowed = 3, tokens = 4, kv = 5, slots = 6, from_level = 7, from_excess = 8, at = 9 }
--- inside: 1 where a lease of a promised class is inside its base.
+local L = { tier = 1, borrowed = 2, tokens = 3, kv = 4, slots = 5, from_level = 6, from_excess = 7, at = 8 }
 -- L record: entitlement, pool, channel of the worker that is told when it is taken back ('-': none), then these.
 -- slots is 1, and 0 with kv once it was taken back; from_* are in millitokens.
 -- W record: entitlement, first pool, kv, tokens, deadline, arrival, then the request as admit.lua was given it.
@@ -82,7 +81,6 @@ local function give_back_room(l, e, p, u, now)
     end
     if slots > 0 then p[P.hold_ms] = smoothed(p[P.hold_ms], now - v[L.at]) end
   end
-  if v[L.inside] == 1 then lower_claim(e, p, tier, kv, slots) end
   if u then
     u[1], u[2] = u[1] - kv, u[2] - slots
     local over_kv, over_slots = math.max(0, u[3] - u[1]), math.max(0, u[4] - u[2])

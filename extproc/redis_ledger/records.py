@@ -91,13 +91,13 @@ def settlement_arguments(settlement: Settlement, owner: str) -> list[object]:
 
 
 def expired_lease(lease: str, record: str) -> ExpiredLease:
-    entitlement, pool, _channel, _tier, _inside, _borrowed, tokens, kv, *_ = record.split()
+    entitlement, pool, _channel, _tier, _borrowed, tokens, kv, *_ = record.split()
     return ExpiredLease(lease, entitlement, pool, int(tokens), int(kv))
 
 
 def is_taken(record: str | None) -> bool:
     """Whether a lease has lost its room: it holds no slot any more. One that is gone is over, or the server lost it."""
-    return record is not None and record.split()[8] == "0"
+    return record is not None and record.split()[7] == "0"
 
 
 def entitlement_state(

@@ -102,7 +102,8 @@ def test_only_pools_whose_empty_servers_would_take_it_can_hold_it(
     ("service_class", "kv_tokens", "held"),
     [
         pytest.param(ServiceClass.GUARANTEED, 6000, True, id="its own base"),
-        pytest.param(ServiceClass.GUARANTEED, 6001, False, id="more than its base, beside the promises"),
+        pytest.param(ServiceClass.GUARANTEED, 10_000, True, id="more than its base, which is its own to use"),
+        pytest.param(ServiceClass.GUARANTEED, 10_001, False, id="more than all"),
         pytest.param(ServiceClass.ELASTIC, 4000, True, id="elastic, beside the guaranteed base"),
         pytest.param(ServiceClass.ELASTIC, 4001, False, id="elastic, more than that"),
         pytest.param(ServiceClass.SPOT, 9000, True, id="spot borrows all but the head-room"),

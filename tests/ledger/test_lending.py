@@ -207,8 +207,117 @@ async def test_a_cap_that_fell_takes_nothing_of_a_promised_base(bench: Benches) 
     b = bench(model(only=WIDE), entitlement("g", GUARANTEED, Vector(1000, 10_000, 4), Vector(1000, 10_000, 8)))
     leases = await admitted(b, "g", 8)
     await b.set_share("g", Vector(1000, 10_000, 4), Vector(1000, 10_000, 4))
-    await b.settle(leases[0])
-    assert len(await admitted(b, "g", 4)) == 1  # in place of the one inside its base that ended
+    for lease in leases[:6]:
+        await b.settle(lease)
+    assert len(await admitted(b, "g", 4)) == 2  # beside the two that run, whether these began inside the base or not
+
+
+IN_NINE_HUNDRED = (
+    entitlement("d", DEDICATED, Vector(1000, 200, 2), Vector(1000, 900, 8)),
+    entitlement("g", GUARANTEED, Vector(1000, 300, 3), Vector(1000, 900, 8)),
+    entitlement("e", ELASTIC, Vector(1000, 300, 2), Vector(1000, 900, 8)),
+    entitlement("p", PREEMPTIBLE, WIDE),
+)
+POOL = Vector(100_000, 900, 8)
+
+
+def in_nine_hundred(bench: Benches, **pools: Vector) -> Bench:
+    """The promises and the elastic base take 800 KV tokens and 7 slots of a pool."""
+    return bench(model(**(pools or {"only": POOL})), *IN_NINE_HUNDRED)
+
+
+@pytest.mark.parametrize(
+    ("name", "kv", "yes"),
+    [
+        pytest.param("g", 301, True, id="guaranteed, a little"),
+        pytest.param("g", 400, True, id="guaranteed, all that nobody claims"),
+        pytest.param("g", 401, False, id="guaranteed, some of the elastic share"),
+        pytest.param("d", 300, True, id="dedicated, all that nobody claims"),
+        pytest.param("d", 301, False, id="dedicated, some of the elastic share"),
+    ],
+)
+async def test_a_request_above_a_promised_base_may_have_what_is_left_of_the_base_and_what_nobody_claims(
+    bench: Benches, name: str, kv: int, yes: bool
+) -> None:
+    b = in_nine_hundred(bench)
+    _, answer = await b.ask(name, 10, kv)
+    assert isinstance(answer, Admitted) is yes
+    if not yes:
+        assert isinstance(answer, Refused)
+        assert answer.reason is Reason.POOL_CAPACITY
+
+
+@pytest.mark.parametrize("burst", ["d", "g"])
+async def test_a_burst_above_a_promised_base_leaves_every_other_claim_whole(bench: Benches, burst: str) -> None:
+    b = in_nine_hundred(bench)
+    await b.ask(burst, 10, 400 if burst == "g" else 300)
+    claims = {"d": (2, 100), "g": (3, 100), "e": (2, 150)}
+    del claims[burst]
+    assert [len(await admitted(b, name, times, kv)) for name, (times, kv) in claims.items()] == [
+        times for times, _ in claims.values()
+    ]
+
+
+async def test_a_unit_of_which_the_base_has_enough_left_is_taken_from_it(bench: Benches) -> None:
+    """All six slots are claimed: a request above its base in KV tokens takes a slot of its own base."""
+    b = in_nine_hundred(bench, only=Vector(100_000, 1800, 6))
+    assert [len(await admitted(b, "g", 1, kv=kv)) for kv in (301, 10, 10, 10)] == [1, 1, 1, 0]
+    assert len(await admitted(b, "d", 2)) == 2
+
+
+async def test_a_burst_uses_up_the_base_and_takes_nothing_back_for_what_is_above_it(bench: Benches) -> None:
+    b = in_nine_hundred(bench)
+    await b.ask("g", 10, 400)
+    await admitted(b, "p", 5)
+    assert len(await admitted(b, "g", 1)) == 0
+    assert len(await admitted(b, "d", 2)) == 2
+
+
+async def test_a_base_that_is_used_in_one_pool_does_not_stand_in_its_own_way_in_another(bench: Benches) -> None:
+    b = in_nine_hundred(bench, short=POOL, long=POOL)
+    for _ in range(3):
+        await b.ask("g", 10, 100, pools=("long",))
+    assert isinstance((await b.ask("g", 10, 400, pools=("short",)))[1], Admitted)
+    assert isinstance((await b.ask("e", 10, 300, pools=("short",)))[1], Admitted)
+    assert isinstance((await b.ask("d", 10, 200, pools=("short",)))[1], Admitted)
+
+
+async def test_a_burst_in_one_pool_leaves_the_base_whole_in_another(bench: Benches) -> None:
+    b = in_nine_hundred(bench, short=POOL, long=POOL)
+    lease, _ = await b.ask("g", 10, 400, pools=("short",))
+    await b.ask("e", 10, 400, pools=("long",))
+    await b.settle(lease)
+    assert isinstance((await b.ask("g", 10, 300, pools=("long",)))[1], Admitted)
+
+
+@pytest.mark.parametrize("divided", [False, True], ids=["before the first tick", "after it"])
+async def test_a_share_that_is_used_in_one_pool_does_not_stand_in_its_own_way_in_another(
+    bench: Benches, divided: bool
+) -> None:
+    b = in_nine_hundred(bench, short=POOL, long=POOL)
+    if divided:
+        await b.set_share("e", Vector(1000, 300, 2), Vector(1000, 900, 8))
+        for pool in ("short", "long"):
+            await b.set_pool(pool, servers=1, elastic=Vector(500, 150, 1))
+    for _ in range(2):
+        await b.ask("e", 10, 150, pools=("long",))
+    assert isinstance((await b.ask("e", 10, 400, pools=("short",)))[1], Admitted)  # all beside both promises
+
+
+async def test_a_share_above_which_one_asks_in_another_pool_leaves_that_of_others_there(bench: Benches) -> None:
+    b = bench(
+        model(short=TEN, long=TEN),
+        entitlement("a", ELASTIC, Vector(1000, 5000, 5), TEN),
+        entitlement("b", ELASTIC, Vector(1000, 5000, 5), TEN),
+    )
+    for name in "ab":
+        await b.set_share(name, Vector(1000, 5000, 5), TEN)
+    await b.set_pool("short", servers=1, elastic=Vector(1000, 5000, 5))  # all of it b's
+    await b.set_pool("long", servers=1, elastic=Vector(1000, 5000, 5))  # all of it a's
+    for _ in range(5):
+        await b.ask("a", 10, 1000, pools=("long",))
+    answers = [(await b.ask("a", 10, 10, pools=("short",)))[1] for _ in range(6)]
+    assert sum(isinstance(answer, Admitted) for answer in answers) == 5
 
 
 async def test_a_borrowed_lease_that_the_server_lost_stops_nobody(bench: Benches) -> None:

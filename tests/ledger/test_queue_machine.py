@@ -63,7 +63,7 @@ class QueueLife(RuleBasedStateMachine):
             policy, clients = Policy((OF,), ENTITLEMENTS), [connect(self.url) for _ in range(3)]
             await clients[0].flushall()
             ledgers = [
-                RedisLedger(client, policy, Silent(), lease_ms=LEASE_MS, timeout_ms=5000, now_ms=lambda: self.now)
+                RedisLedger(client, policy, Silent(), lease_ms=LEASE_MS, timeout_ms=60_000, now_ms=lambda: self.now)
                 for client in clients[:2]
             ]
             return RedisControl(clients[2], policy, Silent(), now_ms=lambda: self.now), ledgers
@@ -157,20 +157,29 @@ class QueueLife(RuleBasedStateMachine):
         cap = own.cap or e.caps
         if own.in_use.kv_tokens + demand.kv_tokens > cap.kv_tokens or own.in_use.concurrency + 1 > cap.concurrency:
             return True
-        used, kept = state.pools["only"].in_use, self.claimable(state)
-        return (
-            used.kv_tokens + kept.kv_tokens + demand.kv_tokens > CAPACITY.kv_tokens
-            or used.concurrency + kept.concurrency + 1 > CAPACITY.concurrency
+        return any(
+            getattr(state.pools["only"].in_use, unit) + wanted + self.kept(e.name, unit, wanted, state)
+            > getattr(CAPACITY, unit)
+            for unit, wanted in (("kv_tokens", demand.kv_tokens), ("concurrency", 1))
         )
 
-    def claimable(self, state: ModelState) -> Vector:
-        """All bases and shares, used or not: what was admitted above a share claims nothing of it."""
-        total = Vector()
-        for e in ENTITLEMENTS:
-            known = state.entitlements.get(e.name)
-            share = known.share if known and known.share else e.base
-            total += e.base if e.service_class.promised else share
-        return total
+    def kept(self, name: str, unit: str, wanted: int, state: ModelState) -> int:
+        """What is left of the guaranteed base, of one's own what will be; shares of other elastic ones whole."""
+        left = self.left_of_base(unit, state)
+        own = min(wanted, left) if name == "guaranteed" else 0
+        others = 0 if wanted <= own else sum(self.share(other, unit, state) for other in "ab" if other != name)
+        return left - own + others
+
+    def left_of_base(self, unit: str, state: ModelState) -> int:
+        known = state.entitlements.get("guaranteed")
+        used: int = getattr(known.in_use, unit) if known else 0
+        base: int = getattr(BY_NAME["guaranteed"].base, unit)
+        return max(0, base - used)
+
+    def share(self, name: str, unit: str, state: ModelState) -> int:
+        known = state.entitlements.get(name)
+        found: int = getattr(known.share if known and known.share else BY_NAME[name].base, unit)
+        return found
 
     @invariant()
     def a_guaranteed_request_inside_its_base_never_waits(self) -> None:

@@ -12,7 +12,7 @@ local function take_back_one(pool, id)
   local v = l.values
   local kv, slots = v[L.kv], v[L.slots]
   give_back_room(l, record(l.entitlement), pool.record, use(l.entitlement, l.pool), now)
-  v[L.kv], v[L.slots], v[L.borrowed], v[L.inside] = 0, 0, 0, 0
+  v[L.kv], v[L.slots], v[L.borrowed] = 0, 0, 0
   keep_lease(id, l)
   redis.call('PUBLISH', l.channel, 'taken ' .. id)
   return kv, slots
@@ -37,7 +37,7 @@ local function take_back(pool, kv, slots)
   return true
 end
 
-local function hold(r, e, t, pool, inside, lent, from_level)
+local function hold(r, e, t, pool, lent, from_level)
   local p, tier, millitokens = pool.record, math.min(r.tier, 3), r.tokens * 1000
   local u = use(r.name, pool.name)
   e[E.held], e[E.kv], e[E.slots] = e[E.held] + r.tokens, e[E.kv] + r.kv, e[E.slots] + 1
@@ -46,11 +46,7 @@ local function hold(r, e, t, pool, inside, lent, from_level)
   e[E.served] = e[E.served] + r.tokens
   p[P.held], p[P.kv], p[P.slots] = p[P.held] + r.tokens, p[P.kv] + r.kv, p[P.slots] + 1
   u[1], u[2] = u[1] + r.kv, u[2] + 1
-  claim_share(r, e, t, pool)
-  if inside and tier < 2 then
-    e[E.in_kv], e[E.in_slots] = e[E.in_kv] + r.kv, e[E.in_slots] + 1
-    p[P.kv0 + 2 * tier], p[P.slots0 + 2 * tier] = p[P.kv0 + 2 * tier] + r.kv, p[P.slots0 + 2 * tier] + 1
-  end
+  claim(r, e, t, pool)
   if lent then
     p[P.borrowed_kv], p[P.borrowed_slots] = p[P.borrowed_kv] + r.kv, p[P.borrowed_slots] + 1
     written[6] = true
@@ -60,7 +56,7 @@ local function hold(r, e, t, pool, inside, lent, from_level)
   if tier == 1 then p[P.level1] = p[P.level1] - from_level end
   if tier == 2 then p[P.level2] = p[P.level2] - from_level end
   keep_lease(r.lease, { entitlement = r.name, pool = pool.name, channel = r.channel, values = {
-    r.tier, inside and tier < 2 and 1 or 0, lent and 1 or 0, r.tokens, r.kv, 1, from_level, millitokens - from_level, now } })
+    r.tier, lent and 1 or 0, r.tokens, r.kv, 1, from_level, millitokens - from_level, now } })
   redis.call('ZADD', KEYS[4], now + lifetime, r.lease)
 end
 
@@ -82,7 +78,7 @@ end
 -- Whether this pool takes the request now; else how long until it may.
 local function try(r, e, t, pool)
   if pool.servers == 0 then return false, nil end
-  claim_share(r, e, t, pool)
+  claim(r, e, t, pool)
   local inside = is_inside(r, e, t)
   local from_level = r.tokens * 1000
   if not (inside or r.tier == 2) or e[E.level] < from_level then
@@ -97,7 +93,7 @@ local function try(r, e, t, pool)
   end
   if wait == 0 and kv >= r.kv and slots >= 1 or wait == 0 and r.tier < 2 and inside
       and take_back(pool, math.max(0, r.kv - kv), math.max(0, 1 - slots)) then
-    hold(r, e, t, pool, inside, lent, from_level)
+    hold(r, e, t, pool, lent, from_level)
     return true, lent and 1 or 0
   end
   local p = pool.record

@@ -13,20 +13,33 @@ local function share_of(field)
   local text = redis.call('HGET', KEYS[10], field)
   return text and unpacked(text)
 end
+local function left_of_claims(pool, tier)  -- below 0 where more counts in this pool than was given there
+  local p, claims = pool.record, pool.claims[tier]
+  return claims[1] - p[P.kv0 + 2 * tier], claims[2] - p[P.slots0 + 2 * tier]
+end
 local function unclaimed(pool, tier)
-  local p, claim = pool.record, pool.claims[tier]
-  return math.max(0, claim[1] - p[P.kv0 + 2 * tier]), math.max(0, claim[2] - p[P.slots0 + 2 * tier])
+  local kv, slots = left_of_claims(pool, tier)
+  return math.max(0, kv), math.max(0, slots)
+end
+local function left_of_shares(tier)  -- in all pools
+  local kv, slots = 0, 0
+  for _, pool in ipairs(pools) do
+    local more_kv, more_slots = left_of_claims(pool, tier)
+    kv, slots = kv + more_kv, slots + more_slots
+  end
+  return kv, slots
 end
 for i = 1, tonumber(ARGV[6]) do
   local t = { ARGV[position + 1] }
   for j = 2, POOL_FIELDS do t[j] = tonumber(ARGV[position + j]) end
   position = position + POOL_FIELDS
-  local s = share_of('pool ' .. t[1]) or { t[2], t[16], t[14], t[15], 0, 0 }
+  local shared = share_of('pool ' .. t[1])
+  local s = shared or { t[2], t[16], t[14], t[15], 0, 0 }
   local live = math.min(s[1], t[2])
   local pool = { name = t[1], servers = live, kv = t[3] * live, slots = t[4] * live, depth = t[7],
                  rate = math.max(0, t[5] * live - t[6]), rate1 = t[12], depth1 = t[13],
                  rate2 = math.min(t[16], s[2]), depth2 = t[17], head_kv = t[18], head_slots = t[19],
-                 lends = t[20] == 1,
+                 lends = t[20] == 1, divided = shared,  -- else its claims are the bases, whole in every pool
                  claims = { [0] = { t[8], t[9] }, { t[10], t[11] }, { s[3], s[4] }, { s[5], s[6] } } }
   local text = redis.call('HGET', KEYS[2], t[1])
   local p = text and unpacked(text) or { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, pool.depth, t[13], t[17], now, 0 }

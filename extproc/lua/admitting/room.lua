@@ -1,46 +1,63 @@
 -- Of admit.lua: whether the entitlement's caps and the pool's claims leave room.
 
--- Inside the base or the share in KV tokens and slots; its tokens may still come from the excess. A base is claimed
--- whatever runs above it; a share is of all that runs.
+-- Inside the base or the share in KV tokens and slots, which are of all that runs; its tokens may still come from the
+-- excess.
 local function is_inside(r, e, t)
-  local kv, slots = e[E.kv], e[E.slots]
-  if r.tier < 2 then kv, slots = e[E.in_kv], e[E.in_slots] end
-  return kv + r.kv <= t.in_kv and slots + 1 <= t.in_slots
+  return e[E.kv] + r.kv <= t.in_kv and e[E.slots] + 1 <= t.in_slots
 end
 
 local function over_caps(r, e, t)  -- outcome and retry ms where the entitlement's own caps refuse; else nil
-  local outcome, retry, most_kv, most_slots = nil, 0, t.kv, t.slots
-  -- A cap that falls stops bursts; what is promised is within what is configured.
-  if r.tier < 2 and is_inside(r, e, t) then most_kv, most_slots = r.most_kv, r.most_slots end
+  local outcome, retry = nil, 0
   local function note(code, wait)
     if wait > retry then outcome, retry = code, wait end
   end
   if r.tokens * 1000 > e[E.level] + math.max(0, e[E.excess]) then note(TOKENS, until_own_tokens(r, e, t)) end
-  local kv, slots = e[E.kv] + r.kv - most_kv, e[E.slots] + 1 - most_slots
+  local kv, slots = e[E.kv] + r.kv - t.kv, e[E.slots] + 1 - t.slots
   if kv > 0 then note(KV, until_kv(e[E.hold_ms], kv, e[E.kv], e[E.slots])) end
   if slots > 0 then note(SLOTS, until_released(e[E.hold_ms], e[E.slots], slots)) end
   return outcome, retry
 end
 
--- What an entitlement without a promise holds in a pool counts against its share as it is now, whenever it was admitted.
-local function claim_share(r, e, t, pool)
-  if r.tier < 2 then return end
+-- What an entitlement holds in a pool counts against its base or share as it is now, whenever it was admitted. A base
+-- stands in every pool; of a share only what does not count in another pool is left.
+local function claim(r, e, t, pool)
   local u, p, n = use(r.name, pool.name), pool.record, 2 * math.min(r.tier, 3)
-  local kv = math.min(u[1], math.max(0, t.in_kv - e[E.in_kv] + u[3])) - u[3]
-  local slots = math.min(u[2], math.max(0, t.in_slots - e[E.in_slots] + u[4])) - u[4]
+  local most_kv, most_slots = t.in_kv, t.in_slots
+  if r.tier > 1 then
+    most_kv, most_slots = most_kv - e[E.in_kv] + u[3], most_slots - e[E.in_slots] + u[4]
+  end
+  local kv = math.min(u[1], math.max(0, most_kv)) - u[3]
+  local slots = math.min(u[2], math.max(0, most_slots)) - u[4]
   u[3], u[4] = u[3] + kv, u[4] + slots
   e[E.in_kv], e[E.in_slots] = e[E.in_kv] + kv, e[E.in_slots] + slots
   p[P.kv0 + n], p[P.slots0 + n] = p[P.kv0 + n] + kv, p[P.slots0 + n] + slots
 end
 
--- What others of a tier may still claim of a pool: less what the entitlement has left of its own share.
-local function claims_of_others(pool, tier, e, t)
+-- What others of its tier may still claim of a pool: what is left of the shares there less what it has left of its own,
+-- which it may use anywhere; and no more than is left to the others in all pools, for how a share is divided among them
+-- is not known here.
+local function claims_of_others(pool, r, e, t)
+  local tier, u = math.min(r.tier, 3), use(r.name, pool.name)
   local kv, slots = unclaimed(pool, tier)
-  return math.max(0, kv - math.max(0, t.in_kv - e[E.kv])), math.max(0, slots - math.max(0, t.in_slots - e[E.slots]))
+  local own_kv, own_slots = math.max(0, t.in_kv - e[E.kv]), math.max(0, t.in_slots - e[E.slots])
+  local all_kv, all_slots = left_of_claims(pool, tier)
+  all_kv, all_slots = all_kv - t.in_kv + u[3], all_slots - t.in_slots + u[4]
+  if pool.divided then
+    all_kv, all_slots = left_of_shares(tier)
+    all_kv, all_slots = all_kv - t.in_kv + e[E.in_kv], all_slots - t.in_slots + e[E.in_slots]
+  end
+  return math.max(0, math.min(kv - own_kv, all_kv)), math.max(0, math.min(slots - own_slots, all_slots))
+end
+
+-- What of a request of a promised class is its own claim in a pool: what it has left of its base there.
+local function own_claim(pool, r, t)
+  local u = use(r.name, pool.name)
+  return math.min(r.kv, t.in_kv - u[3]), math.min(1, t.in_slots - u[4])
 end
 
 -- KV tokens and slots of a pool beside what this request must leave. Others' claims must be left free; only those of
 -- guaranteed bases (tier 1) may be covered by what borrowers hold. `lent`: it would borrow, and may be taken back.
+-- A request above its base uses what is left of it; only in a unit where that is not enough it leaves elastic claims.
 local function room(pool, r, inside, lent)
   local p, tier, e, t = pool.record, r.tier, entitlement(r)
   local kv, slots = pool.kv - p[P.kv], pool.slots - p[P.slots]
@@ -49,12 +66,15 @@ local function room(pool, r, inside, lent)
   local covered_kv, covered_slots = unclaimed(pool, 1)
   if tier == 1 and inside then return kv - kept_kv, slots - kept_slots end
   local function keep(more_kv, more_slots) kept_kv, kept_slots = kept_kv + more_kv, kept_slots + more_slots end
-  if tier == 2 and not inside then
-    keep(claims_of_others(pool, 2, e, t))
-  elseif tier ~= 2 then
-    keep(unclaimed(pool, 2))
+  if tier < 2 then
+    local own_kv, own_slots = own_claim(pool, r, t)
+    local more_kv, more_slots = unclaimed(pool, 2)
+    keep(own_kv < r.kv and more_kv or 0, own_slots < 1 and more_slots or 0)
+    if tier == 0 then keep(-own_kv, -own_slots)
+    else covered_kv, covered_slots = covered_kv - own_kv, covered_slots - own_slots end
   end
-  if tier > 2 and not inside then keep(claims_of_others(pool, 3, e, t)) end
+  if tier > 2 then keep(unclaimed(pool, 2)) end
+  if tier > 1 and not inside then keep(claims_of_others(pool, r, e, t)) end
   if lent then
     keep(math.min(pool.head_kv, covered_kv), math.min(pool.head_slots, covered_slots))
     return kv - kept_kv, slots - kept_slots
