@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from extproc.core.policy import ServiceClass, Sharing, Vector
@@ -288,6 +290,16 @@ async def test_a_burst_in_one_pool_leaves_the_base_whole_in_another(bench: Bench
     await b.ask("e", 10, 400, pools=("long",))
     await b.settle(lease)
     assert isinstance((await b.ask("g", 10, 300, pools=("long",)))[1], Admitted)
+
+
+async def test_where_too_few_servers_live_for_the_promises_nothing_is_given_above_a_base(bench: Benches) -> None:
+    of = model(only=Vector(100_000, 10_000, 5))
+    two = replace(of, pools=(replace(of.pools[0], endpoints=("http://127.0.0.1:1", "http://127.0.0.1:2")),))
+    b = bench(two, *(entitlement(name, GUARANTEED, Vector(100, 300, 3), WIDE) for name in "gh"))
+    assert len(await admitted(b, "g", 1, kv=301)) == 1
+    await b.settle("lease-0")
+    await b.set_pool("only", servers=1, elastic=Vector())
+    assert [len(await admitted(b, name, 1, kv=kv)) for name, kv in (("g", 301), ("g", 300), ("h", 300))] == [0, 1, 1]
 
 
 @pytest.mark.parametrize("divided", [False, True], ids=["before the first tick", "after it"])
