@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -217,6 +218,18 @@ async def test_clients_that_leave_at_any_moment_leave_no_lease_behind(envoy: Cal
     await envoy.log(*entries)
     await running.edge.stop(3)
     assert nothing_in_use(await running.state())
+
+
+async def test_a_settlement_that_comes_late_has_the_time_of_its_requests_end(
+    envoy: Caller, running: Sidecar, empty_url: str
+) -> None:
+    ticket = await ticket_of(envoy)
+    async with writes_paused(empty_url) as waiting:
+        await envoy.log(log_entry(ticket, USAGE))
+        await until(waiting)
+        before_it_could_be_settled = time.time_ns()
+    await running.until_idle(settled=1)
+    assert running.seen.settlements[0].at_ns < before_it_could_be_settled
 
 
 async def test_stopping_waits_for_settlements(envoy: Caller, running: Sidecar, empty_url: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, reject
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from extproc.traces.outputs import Outputs
@@ -35,6 +35,7 @@ def quantiles(draw: st.DrawFn) -> Quantiles:
 
 
 @pytest.mark.parametrize(("draw", "totals"), DRAWN)
+@settings(max_examples=50, deadline=None)
 @given(seed=SEEDS)
 def test_totals_meet_the_published_points(draw: Draw, totals: Quantiles, seed: int) -> None:
     requests = 20_000
@@ -43,6 +44,7 @@ def test_totals_meet_the_published_points(draw: Draw, totals: Quantiles, seed: i
         assert abs(float(np.mean(total <= tokens)) - share) < kolmogorov(requests)
 
 
+@settings(deadline=None)
 @given(totals=quantiles(), seed=SEEDS, mean=st.floats(1, 1000), variation=st.floats(0.1, 3))
 def test_any_quantiles_are_met_and_every_request_has_a_prompt_and_an_answer(
     totals: Quantiles, seed: int, mean: float, variation: float
@@ -56,6 +58,12 @@ def test_any_quantiles_are_met_and_every_request_has_a_prompt_and_an_answer(
     assert trace.total_tokens.max() <= totals.points[-1][0]
     for tokens, share in totals.points:
         assert abs(float(np.mean(trace.total_tokens <= tokens)) - share) < kolmogorov(requests)
+
+
+@pytest.mark.parametrize("totals", [AZURE, LMSYS], ids=["azure", "lmsys"])
+def test_the_length_at_a_points_share_is_the_points(totals: Quantiles) -> None:
+    lengths = totals.tokens_at(np.array([share for _, share in totals.points]))
+    assert {*zip(lengths.tolist(), (share for _, share in totals.points), strict=True)} <= {*totals.points}
 
 
 @pytest.mark.parametrize("name", LIKE)

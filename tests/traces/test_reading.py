@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.traces.reading import read
@@ -170,6 +170,7 @@ ROWS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(parts=st.lists(ROWS, min_size=1, max_size=3))
 def test_every_row_of_every_file_is_in_the_trace_in_the_order_of_time(
     tmp_path_factory: pytest.TempPathFactory, parts: list[list[tuple[int, int, int, str]]]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
+import os
 import resource
 import signal
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -181,22 +186,44 @@ def test_a_disk_that_does_not_keep_up_costs_lines_and_no_memory(
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-def _append_often(path: Path, who: str) -> None:
-    for _ in range(200):
-        append(path, f"{who * 5000}\n{who}\n".encode())
+APPENDS, LONG = 200, 5000
+
+
+def _append_often(path: Path, start: Barrier, who: str) -> None:
+    start.wait()
+    for _ in range(APPENDS):
+        append(path, f"{who * LONG}\n{who}\n".encode())
 
 
 def test_workers_may_write_to_the_same_file_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "requests.jsonl"
-    spawning = multiprocessing.get_context("spawn")
-    processes = [spawning.Process(target=_append_often, args=(path, who)) for who in "ab"]
+    path, spawning = tmp_path / "requests.jsonl", multiprocessing.get_context("spawn")
+    start = spawning.Barrier(2)
+    processes = [spawning.Process(target=_append_often, args=(path, start, who)) for who in "ab"]
     for process in processes:
         process.start()
     for process in processes:
         process.join(60)
-    lines = path.read_text().splitlines()
-    assert {(len(line), len(set(line))) for line in lines} == {(5000, 1), (1, 1)}
-    assert sorted(line[0] for line in lines) == ["a"] * 400 + ["b"] * 400
+    found = Counter(path.read_text().splitlines())
+    assert found == dict.fromkeys(("a", "b", "a" * LONG, "b" * LONG), APPENDS)
+
+
+def test_a_worker_waits_for_another_ones_batch_to_be_whole_or_taken_back(tmp_path: Path) -> None:
+    path = tmp_path / "requests.jsonl"
+    with path.open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        writer = threading.Thread(target=append, args=(path, b"{}\n"))
+        writer.start()
+        while writer.is_alive() and not waits_for(other.fileno()):
+            pass
+        assert path.read_bytes() == b""
+    writer.join(60)
+    assert path.read_bytes() == b"{}\n"
+
+
+def waits_for(file: int) -> bool:
+    """Whether somebody waits for a lock on it: the kernel's list marks him with an arrow."""
+    inode = f":{os.fstat(file).st_ino} "
+    return any("->" in line and inode in line for line in Path("/proc/locks").read_text().splitlines())
 
 
 @pytest.mark.parametrize("secret", ["key", "body", "prompt", "content", "traceparent"])
