@@ -8,10 +8,14 @@ from extproc.cli.check import check
 from extproc.cli.envoy import envoy
 from extproc.cli.failures import OneLineGroup
 from extproc.cli.key import key
+from extproc.cli.plan import plan
 from extproc.cli.scenario import scenario
 from extproc.cli.scenario_fairness import fairness
 from extproc.cli.serve import serve, worker
 from extproc.cli.sim import sim
+from extproc.cli.simulate import simulate
+from extproc.cli.simulate_compare import compare
+from extproc.cli.simulate_papers import papers
 from extproc.cli.status import status
 from extproc.cli.up import up
 
@@ -29,6 +33,8 @@ def main() -> None:
     """
 
 
-for command in (up, serve, worker, check, envoy, key, status, sim, scenario):
+for command in (up, serve, worker, check, envoy, key, status, sim, plan, simulate, scenario):
     main.add_command(command)
 scenario.add_command(fairness)
+simulate.add_command(compare)
+simulate.add_command(papers)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from extproc.planning.lengths import Lengths
+
 ROUNDING = 1e-9  # relative: 3 servers' load divided by one's may come out a hair above 3
 
 
@@ -65,3 +67,12 @@ def whole_servers(requests_per_second: float, short_share: float, rates: Rates) 
 
 def servers_for(requests_per_second: float, of_one: float) -> int:
     return math.ceil(requests_per_second / of_one * (1 - ROUNDING))
+
+
+def rates_by_length(known: Rates, lengths: Lengths, threshold: int) -> Rates:
+    """Long servers slowed down by what their requests are longer than the mix: our own correction, work as tokens."""
+    long = lengths.between(threshold, lengths.longest)
+    if long is None:
+        return known
+    ratio = lengths.mean(lengths.total_tokens) / long.mean(long.total_tokens)
+    return Rates(known.mixed, known.short, known.mixed * ratio)

@@ -22,9 +22,9 @@ LATE = 0.01  # of requests: the target is for the P99
 HALVINGS = 40
 TINY = 1e-9
 # Two constants fitted to the fleet simulator, on 320 fleets of 1 to 40 servers, 40 to 85 % busy, on lengths like
-# Azure's and LMSYS's: the P99 is then within 20 % (root mean square), neither above nor below on average.
-BLURRING_SEQUENCES = 120.0  # with so many decoding, a server's number of requests says little of its prompts
-STANDS_OUT = 0.25  # standard deviations of that number after which a server is avoided
+# Azure's and LMSYS's. The P99 is then within 20 % (root mean square); most are too low, those of short prompts by most.
+BLURRING_SEQUENCES = 60.0  # with so many decoding, a server's number of requests says little of its prompts
+SPREAD = 0.5  # of the variation that prompts bring, what is left where a request may choose among many servers
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,8 @@ class Latency:
         seen_ms = np.minimum(taken_ms, self._until_avoided_ms(each, servers, pace))
         chance = min(each / MS * mean(seen_ms), 1 - TINY)
         squared_cv = max(0.0, mean(2 * taken_ms * seen_ms - seen_ms**2) / mean(taken_ms) ** 2 - 1)
-        wait = queueing.gg1(busy, mean(taken_ms), self._arrivals_squared_cv(servers, pace), squared_cv)
+        spread = SPREAD + (1 - SPREAD) / servers
+        wait = queueing.gg1(busy, mean(taken_ms), self._arrivals_squared_cv(servers, pace), spread * squared_cv)
         return queueing.Wait(chance, wait.chance * wait.mean_ms / chance) if chance > 0 else queueing.NONE
 
     def _arrivals_squared_cv(self, servers: int, pace: Pace) -> float:
@@ -121,8 +122,8 @@ class Latency:
         return 1 / servers + (1 - 1 / servers) * blurred
 
     def _until_avoided_ms(self, each: float, servers: int, pace: Pace) -> float:
-        """How long a server that reads one long prompt still gets requests, before it has more than the others."""
-        return math.inf if servers == 1 else (1 + STANDS_OUT * math.sqrt(pace.decoding)) * MS / each
+        """How long a server that reads one long prompt still gets requests, before others have fewer."""
+        return math.inf if servers == 1 else (1 + math.sqrt(pace.decoding)) * MS / each
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,25 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """A fleet in the simulator; servers by pool, shortest first."""
+
+    planned: tuple[int, ...]
+    planned_late: float  # share of the requests that had no first token by the target
+    kept: tuple[int, ...] | None  # servers that keep the target; None where several times the planned do not
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    requests: int
+    mixed: Trial
+    split: Trial | None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
+    """One mixed pool against two. Where fleets were simulated, it is the simulator's numbers of servers that count."""
+
     need: Need
     homogeneous: Fleet
     splits: tuple[Split, ...]  # by threshold; none where no threshold divides the requests
@@ -69,13 +87,33 @@ class Plan:
     pays_from: float | None  # requests a second, where splitting does not pay at the plan's rate
     variants: tuple[Variant, ...]
 
+    simulated: Simulated | None = None
+
     @property
-    def pays(self) -> bool:
-        return self.best is not None and self.best.fleet.servers < self.homogeneous.servers
+    def mixed(self) -> Fleet:
+        return self.homogeneous if self.simulated is None else _as_simulated(self.homogeneous, self.simulated.mixed)
+
+    @property
+    def split(self) -> Fleet | None:
+        if self.best is None or self.simulated is None:
+            return None if self.best is None else self.best.fleet
+        return _as_simulated(self.best.fleet, self.simulated.split)
+
+    @property
+    def saving(self) -> float:
+        """Share of the mixed servers; negative where splitting costs more."""
+        return 0.0 if self.split is None else 1 - self.split.servers / self.mixed.servers
 
     @property
     def recommended(self) -> Fleet:
-        return self.best.fleet if self.best is not None and self.pays else self.homogeneous
+        return self.split if self.split is not None and self.saving > 0 else self.mixed
+
+
+def _as_simulated(fleet: Fleet, trial: Trial | None) -> Fleet:
+    if trial is None or trial.kept is None:
+        return fleet
+    counted = zip(fleet.pools, trial.kept, strict=True)
+    return Fleet(tuple(replace(pool, servers=servers) for pool, servers in counted))
 
 
 def make(need: Need, threshold: int | None = None, progress: Progress = lambda: None) -> Plan:
@@ -90,14 +128,13 @@ def make(need: Need, threshold: int | None = None, progress: Progress = lambda: 
     best = min(splits, key=_cost, default=None)
     if best is None:
         return Plan(need, homogeneous, (), None, None, None, ())
-    pays = best.fleet.servers < homogeneous.servers
     return Plan(
         need=need,
         homogeneous=homogeneous,
         splits=splits,
         best=best,
         three=_three_pools(sizer, progress),
-        pays_from=None if pays else _pays_from(need, best.threshold),
+        pays_from=None if best.saving > 0 else _pays_from(need, best.threshold),
         variants=tuple(_vary(need, best.threshold, progress)),
     )
 
@@ -135,6 +172,11 @@ def _split(homogeneous: Fleet, fleet: Fleet) -> Split:
     return Split(short.high, short.share / (short.share + long.share), rates, fleet, homogeneous)
 
 
+def split_at(sizer: Sizer, threshold: int) -> Split:
+    """Raises Infeasible; both sides of the threshold must have requests."""
+    return _split(sizer.homogeneous, sizer.fleet((threshold,)))
+
+
 def _cost(one: Split) -> tuple[int, float]:
     return one.fleet.servers, one.fleet.fluid_servers
 
@@ -158,7 +200,7 @@ def _three_pools(sizer: Sizer, progress: Progress) -> Fleet | None:
 def _pays_from(need: Need, threshold: int) -> float | None:
     """The rate, in doublings of the plan's, from which this threshold saves a server."""
     for doubling in range(1, MOST_DOUBLINGS + 1):
-        rate = need.requests_per_second * 2**doubling
+        rate = need.requests_per_second * 2.0**doubling
         sizer = Sizer(replace(need, requests_per_second=rate))
         split = _feasible(sizer, (threshold,))
         if split is not None and split.servers < sizer.homogeneous.servers:
@@ -170,8 +212,12 @@ def _vary(need: Need, threshold: int, progress: Progress) -> Iterator[Variant]:
     for change, other, at in _changes(need, threshold):
         sizer = Sizer(other)
         mixed, split = _feasible(sizer, ()), _feasible(sizer, (at,))
-        yield Variant(change, mixed and mixed.servers, split and split.servers)
+        yield Variant(change, _servers(mixed), _servers(split))
         progress()
+
+
+def _servers(fleet: Fleet | None) -> int | None:
+    return None if fleet is None else fleet.servers
 
 
 def _changes(need: Need, threshold: int) -> Iterator[tuple[str, Need, int]]:

@@ -13,32 +13,32 @@ NOTICEABLY_BUSIER = 0.05
 
 
 def verdict(plan: Plan) -> str:
-    mixed = plan.homogeneous.servers
-    if plan.best is None:
+    mixed, split = plan.mixed.servers, plan.split
+    if plan.best is None or split is None:
         return "Do not split: no threshold has requests on both sides that could be served in time."
-    split, at = plan.best.fleet.servers, f"at {plan.best.threshold:,} tokens"
-    if plan.pays:
-        return f"Split {at}: {split:,} servers instead of {mixed:,}, {plan.best.saving:.1%} fewer."
-    against = "as many as one mixed pool" if split == mixed else f"one mixed pool {mixed:,}"
-    return f"Do not split: two pools need {split:,} servers at the best threshold ({at}), {against}."
+    at = f"at {plan.best.threshold:,} tokens"
+    if plan.saving > 0:
+        return f"Split {at}: {split.servers:,} servers instead of {mixed:,}, {plan.saving:.1%} fewer."
+    against = "as many as one mixed pool" if split.servers == mixed else f"one mixed pool {mixed:,}"
+    return f"Do not split: two pools need {split.servers:,} servers at the best threshold ({at}), {against}."
 
 
 def reasons(plan: Plan) -> tuple[str, ...]:
     """Sentences, the weightiest first."""
     if plan.best is None:
         return ()
-    return tuple(_why_it_pays(plan.best) if plan.pays else _why_it_does_not(plan, plan.best))
+    return tuple(_why_it_pays(plan, plan.best) if plan.saving > 0 else _why_it_does_not(plan, plan.best))
 
 
-def _why_it_pays(best: Split) -> Iterator[str]:
+def _why_it_pays(plan: Plan, best: Split) -> Iterator[str]:
     if best.closed_corrected >= NOTHING:
         yield (
-            f"The work alone takes {best.closed_corrected:.1%} fewer: where no room is set aside for long requests, more"
-            " short ones run at a time."
+            f"The work alone takes {best.closed_corrected:.1%} fewer: a server with no room set aside for long requests"
+            " runs more short ones at a time."
         )
     else:
         yield f"The work itself takes as many servers as before ({-best.closed_corrected:+.1%})."
-    if best.saving - best.closed_corrected >= NOTHING:
+    if plan.saving - best.closed_corrected >= NOTHING:
         yield "Short requests no longer wait behind long prompts, so that servers may be busier within the target."
 
 

@@ -31,9 +31,6 @@ class Server:
         """The most that run at a time, as it is configured for requests up to this length."""
         return max(1, min(self.max_num_seqs, self.kv_tokens // max_model_len)) if self.reserves else self.max_num_seqs
 
-    def faster(self, factor: float) -> Server:
-        return Server(self.timing.faster(factor), self.kv_tokens, self.max_num_seqs, self.step_tokens, self.reserves)
-
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -103,10 +100,6 @@ class Work:
 
 def prefill_ms(timing: Timing, prompt_tokens: Floats) -> Floats:
     """`Timing.prefill_ms` of many prompts."""
-    points = np.array(timing.prefill.points)
-    x, y = points[:, 0], points[:, 1]
-    inside = np.interp(prompt_tokens, x, y)
-    if len(x) == 1:
-        return inside
-    slope = (y[-1] - y[-2]) / (x[-1] - x[-2])
-    return np.where(prompt_tokens > x[-1], np.maximum(0.0, y[-1] + slope * (prompt_tokens - x[-1])), inside)
+    distinct, which = np.unique(np.ceil(prompt_tokens), return_inverse=True)
+    times: Floats = np.array([timing.prefill.at(one) for one in distinct.tolist()])
+    return times[which]

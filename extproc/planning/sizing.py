@@ -167,8 +167,8 @@ class _Growing:
         self.servers += self._step
         if self.servers > IDLE * self._needed:
             raise Infeasible(
-                f"a P99 of {self._target_ms:,.0f} ms is out of reach: reading alone takes nearly as long, and even with"
-                f" {self.servers:,} servers, {IDLE} times as many as the load needs, there are others' tokens in its steps"
+                f"a P99 of {self._target_ms:,.0f} ms is out of reach: reading alone takes nearly as long, and others'"
+                f" tokens come on top, even with {self.servers:,} servers, {IDLE} times as many as the load needs"
             )
 
     def shrink(self, late: float) -> None:
