@@ -16,6 +16,7 @@ from extproc.ledger import Admitted, Refused
 RECONNECT_SECONDS = 0.2
 PING_SECONDS = 1.0
 MOST_SILENT_PINGS = 3  # then the connection is dead, whatever it says
+CANCEL_SECONDS = 0.1
 
 log = logging.getLogger(__name__)
 
@@ -79,10 +80,10 @@ class News:
             future.set_result(None)
 
     async def close(self) -> None:
-        if self._task is not None:
+        """Cancels until it is heard: the client writes in `asyncio.wait_for`, which before Python 3.12 may lose one."""
+        while self._task is not None and not self._task.done():
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait((self._task,), timeout=CANCEL_SECONDS)
 
     async def _listen_forever(self) -> None:
         while True:

@@ -249,6 +249,16 @@ async def test_a_request_above_a_promised_base_may_have_what_is_left_of_the_base
         assert answer.reason is Reason.POOL_CAPACITY
 
 
+@pytest.mark.parametrize(("name", "kv", "yes"), [("d", 300, True), ("d", 301, False), ("g", 301, False)])
+async def test_above_a_base_only_what_is_free_counts_where_the_guaranteed_base_is_lent(
+    bench: Benches, name: str, kv: int, yes: bool
+) -> None:
+    """600 of 900 KV tokens are free, 500 of them kept for dedicated and elastic."""
+    b = in_nine_hundred(bench)
+    assert len(await admitted(b, "p", 3, kv=100)) == 3
+    assert isinstance((await b.ask(name, 10, kv))[1], Admitted) is yes
+
+
 @pytest.mark.parametrize("burst", ["d", "g"])
 async def test_a_burst_above_a_promised_base_leaves_every_other_claim_whole(bench: Benches, burst: str) -> None:
     b = in_nine_hundred(bench)
@@ -319,16 +329,16 @@ async def test_a_share_that_is_used_in_one_pool_does_not_stand_in_its_own_way_in
 async def test_a_share_above_which_one_asks_in_another_pool_leaves_that_of_others_there(bench: Benches) -> None:
     b = bench(
         model(short=TEN, long=TEN),
-        entitlement("a", ELASTIC, Vector(1000, 5000, 5), TEN),
-        entitlement("b", ELASTIC, Vector(1000, 5000, 5), TEN),
+        entitlement("a", ELASTIC, Vector(1000, 5000, 5), WIDE),
+        entitlement("b", ELASTIC, Vector(1000, 5000, 5), WIDE),
     )
     for name in "ab":
-        await b.set_share(name, Vector(1000, 5000, 5), TEN)
+        await b.set_share(name, Vector(1000, 5000, 5), WIDE)
     await b.set_pool("short", servers=1, elastic=Vector(1000, 5000, 5))  # all of it b's
     await b.set_pool("long", servers=1, elastic=Vector(1000, 5000, 5))  # all of it a's
     for _ in range(5):
         await b.ask("a", 10, 1000, pools=("long",))
-    answers = [(await b.ask("a", 10, 10, pools=("short",)))[1] for _ in range(6)]
+    answers = [(await b.ask("a", 10, 10, pools=("short",)))[1] for _ in range(7)]
     assert sum(isinstance(answer, Admitted) for answer in answers) == 5
 
 

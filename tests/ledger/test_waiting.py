@@ -10,7 +10,7 @@ import pytest
 from extproc.core.policy import Entitlement, Policy, Prioritise, ServiceClass, Vector
 from extproc.core.refusal import Reason
 from extproc.ledger import Admitted, Refused
-from extproc.redis_ledger import RedisLedger, connect
+from extproc.redis_ledger import RedisLedger, connect, news
 from tests.ledger.conftest import LEASE_MS, Bench, Benches, Silent, entitlement, model
 
 WIDE = Vector(100_000, 1_000_000, 1_000)
@@ -208,6 +208,21 @@ async def test_what_was_granted_while_nobody_listened_is_asked_for_again(bench: 
     await b.settle(first)
     assert isinstance((await asyncio.wait_for(task, 5))[1], Admitted)
     await client.aclose()
+
+
+async def test_a_ledger_closes_whatever_its_subscription_does(
+    bench: Benches, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(news, "PING_SECONDS", 0)
+    monkeypatch.setattr(news, "MOST_SILENT_PINGS", 1_000_000)
+    monkeypatch.setattr(news, "CANCEL_SECONDS", 0.01)
+    policy = bench(model(only=ONE), patient("e")).policy
+    for steps in range(40):  # of the loop, so that one of them falls into a ping
+        ledger = RedisLedger(connect(redis_url), policy, Silent(), lease_ms=LEASE_MS, timeout_ms=2000)
+        assert await ledger._news.ready(5)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await asyncio.wait_for(ledger.close(), 5)
 
 
 async def test_a_request_asked_for_again_is_not_more_demand(bench: Benches) -> None:
