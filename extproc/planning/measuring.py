@@ -26,7 +26,7 @@ FEWEST_STEPS = 4  # in which all streams must have run together
 MOST_STREAMS = 256
 TOKEN_IDS = (100, 1000)  # in every vocabulary; drawn, so that no prefix cache knows the prompt
 _KV_CACHE = re.compile(r"^vllm:cache_config_info\{(?P<labels>[^}]*)\}", re.MULTILINE)
-_LABEL = re.compile(r'(block_size|num_gpu_blocks)="(\d+)"')
+_LABEL = re.compile(r'\b(block_size|num_gpu_blocks)="(\d+)"')
 
 Progress = Callable[[str], object]
 Point = tuple[float, float]
@@ -102,12 +102,8 @@ class _Server:
             ) from error
 
     async def _kv_tokens(self) -> int | None:
-        """As vLLM's metrics say."""
         async with self._session.get(f"{self._url}/metrics") as response:
-            text = await response.text() if response.status == 200 else ""  # noqa: PLR2004 - OK
-        found = _KV_CACHE.search(text)
-        labels = dict(_LABEL.findall(found["labels"])) if found else {}
-        return int(labels["block_size"]) * int(labels["num_gpu_blocks"]) if len(labels) == 2 else None  # noqa: PLR2004
+            return kv_tokens_in(await response.text()) if response.status == 200 else None  # noqa: PLR2004 - OK
 
     async def _prefill(self, max_model_len: int, until: float) -> AsyncIterator[Point]:
         """At doubling lengths; at one at least."""
@@ -157,6 +153,13 @@ class _Server:
 
     def _prompt(self, length: int) -> list[int]:
         return [self._source.randrange(*TOKEN_IDS) for _ in range(length)]
+
+
+def kv_tokens_in(metrics: str) -> int | None:
+    """The size of the KV cache as vLLM's metrics say it; None where they do not."""
+    found = _KV_CACHE.search(metrics)
+    labels = dict(_LABEL.findall(found["labels"])) if found else {}
+    return int(labels["block_size"]) * int(labels["num_gpu_blocks"]) if len(labels) == 2 else None  # noqa: PLR2004
 
 
 def together_ms(times: Sequence[Sequence[float]]) -> float | None:

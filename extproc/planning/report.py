@@ -140,10 +140,14 @@ def _money(plan: Plan, prices: Prices) -> Table:
         return (name, f"{servers:,.0f}", f"{prices.gpu_hours(servers):,.0f}", f"{prices.dollars(servers):,.0f}")
 
     mixed, split = plan.mixed.servers, plan.split.servers if plan.split else plan.mixed.servers
-    per = f"{prices.gpus_per_server} GPUs a server, ${prices.dollars_per_gpu_hour:,.2f} a GPU-hour"
     return Table(
-        f"A year, at {per}",
-        ("", ">servers", ">GPU-hours", ">dollars"),
+        "A year",
+        (
+            "",
+            ">servers",
+            f">GPU-hours, {prices.gpus_per_server} a server",
+            f">dollars, {prices.dollars_per_gpu_hour:,.2f} a GPU-hour",
+        ),
         [row("mixed", mixed), row("split", split), row("saved", mixed - split)],
     )
 

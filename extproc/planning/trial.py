@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 
 from extproc.fleet import fleet as simulated
-from extproc.fleet.parts import simulate
+from extproc.fleet.parts import simulate, taken
 from extproc.planning.forms import servers_for
 from extproc.planning.latency import LATE
 from extproc.planning.plan import Plan, Simulated, Trial
@@ -109,11 +109,4 @@ class _Tried:
 
 
 def _between(trace: Trace, low: int, high: int) -> Trace:
-    which = np.flatnonzero((trace.total_tokens > low) & (trace.total_tokens <= high))
-    return replace(
-        trace,
-        arrival_s=trace.arrival_s[which],
-        prompt_tokens=trace.prompt_tokens[which],
-        output_tokens=trace.output_tokens[which],
-        client=trace.client[which],
-    )
+    return taken(trace, np.flatnonzero((trace.total_tokens > low) & (trace.total_tokens <= high)))
