@@ -26,15 +26,20 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class Comparison:
     source: str  # of the trace
-    capacity_per_second: float  # of the first fleet: what it serves of this trace where all requests come at once
+    capacity_per_second: float  # of the first fleet
     rows: tuple[Row, ...]  # by load, then fleet
+
+
+def capacity(trace: Trace, fleet: Fleet, progress: Progress = lambda _: None) -> float:
+    """Requests a second that it serves where all come at once."""
+    return overall_figures(at_once(trace), fleet, progress).served_per_second
 
 
 def compare(
     trace: Trace, fleets: Sequence[Fleet], loads: Sequence[float], processes: int, progress: Progress = lambda _: None
 ) -> Comparison:
     """Each fleet at each load. A load is a share of what the first fleet serves at most."""
-    most = overall_figures(at_once(trace), fleets[0], progress).served_per_second
+    most = capacity(trace, fleets[0], progress)
     places = [(fleet, load) for load in loads for fleet in fleets]
     work = [(trace.at_rate(load * most), fleet) for fleet, load in places]
     found = in_processes(overall_figures, work, processes, progress)
@@ -52,13 +57,10 @@ def overall_figures(trace: Trace, fleet: Fleet, progress: Progress) -> Figures:
 
 
 def divided(trace: Trace, fleet: Fleet, processes: int, progress: Progress = lambda _: None) -> Fleet:
-    """Two pools with as many servers together, divided so that they serve the trace soonest where it comes at once."""
+    """Two pools with as many servers together, divided so that 99 % have their first token the soonest."""
     choices = list(divisions(fleet))
-    if len(choices) == 1:
-        return choices[0]
-    together = at_once(trace)
-    found = in_processes(overall_figures, [(together, one) for one in choices], processes, progress)
-    best = max(range(len(choices)), key=lambda index: found[index].served_per_second)
+    found = in_processes(overall_figures, [(trace, one) for one in choices], processes, progress)
+    best = min(range(len(choices)), key=lambda index: found[index].ttft_p99_ms)
     return choices[best]
 
 

@@ -33,7 +33,7 @@ def draw(outcomes: Sequence[Outcome], path: Path) -> None:
     for outcome, colour in zip(outcomes, COLOURS, strict=False):
         for number, (pool, style) in enumerate(zip(outcome.fleet.pools, STYLES, strict=False)):
             label = f"{outcome.fleet.name}: {pool.name} ({pool.servers})"
-            _tail(waits, ttft_ms(outcome, outcome.pool == number) / 1000, color=colour, linestyle=style, label=label)
+            waits.plot(*_tail(ttft_ms(outcome, outcome.pool == number) / 1000), style, color=colour, label=label)
     _share_axes(waits, "time to the first token, s")
     _bars(use, outcomes)
     _finish(figure, waits, path)
@@ -90,10 +90,10 @@ def _finish(figure: Figure, labelled: Axes, path: Path) -> None:
     figure.savefig(path, metadata={"Software": None})
 
 
-def _tail(axes: Axes, values: NDArray[np.float64], **style: str) -> None:
-    if len(values):
-        shares = np.geomspace(1.0, RAREST, POINTS)
-        axes.plot(np.quantile(values, 1 - shares), shares, **style)
+def _tail(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Times, and the share of values beyond each."""
+    shares = np.geomspace(1.0, RAREST, POINTS) if len(values) else np.zeros(0)
+    return np.quantile(values, 1 - shares) if len(values) else shares, shares
 
 
 def _share_axes(axes: Axes, label: str) -> None:
