@@ -84,17 +84,17 @@ def one_case(name: str, set_up: str, traffic: Traffic, server: Server, progress:
     shorts, longs = (taken(trace, np.flatnonzero(which)) for which in (is_short, ~is_short))
     share = float(is_short.mean())
     target = Target(papers.TTFT_P99_MS)
-    mixed = smallest(trace, _pool("mixed", papers.HOMOGENEOUS, set_up, server, trace), target, progress)
+    mixed = smallest(trace, pool_of("mixed", papers.HOMOGENEOUS, set_up, server, trace), target, progress)
     long = None
     if longs.requests:
         anyhow = replace(target, late=1.0)  # some are not even read by then
-        long = smallest(longs, _pool("long", papers.LONG, set_up, server, longs), anyhow, progress)
+        long = smallest(longs, pool_of("long", papers.LONG, set_up, server, longs), anyhow, progress)
         target = replace(target, late=(target.late - (1 - share) * long.late) / share)
-    short = smallest(shorts, _pool("short", papers.SHORT, set_up, server, shorts), target, progress)
+    short = smallest(shorts, pool_of("short", papers.SHORT, set_up, server, shorts), target, progress)
     return Case(name, set_up, share, mixed, short, long)
 
 
-def _pool(name: str, published_pool: PublishedPool, set_up: str, server: Server, trace: Trace) -> Pool:
+def pool_of(name: str, published_pool: PublishedPool, set_up: str, server: Server, trace: Trace) -> Pool:
     """As the paper configures it; in the last set-up all servers have the short pool's sequences and steps."""
     like = papers.SHORT if set_up == ALIKE else published_pool
     slots = Slots(like.sequences, max(server.kv_tokens, published_pool.max_model_len), like.step_tokens)
