@@ -50,7 +50,7 @@ def test_the_papers_constants_do_not_give_the_papers_savings() -> None:
 
 
 def test_a_whole_number_of_servers_is_not_rounded_up() -> None:
-    assert servers_for(0.3, 0.1) == 3
+    assert servers_for(0.1 * 3, 0.1) == 3
 
 
 def test_slow_long_servers_can_make_splitting_lose_at_any_rate() -> None:
