@@ -22,6 +22,7 @@ from extproc.fleet.summary import percentile, ttft_ms
 from extproc.traces.trace import Trace
 
 SATURATING = 20_000  # requests at once for the server whose capacity is measured
+FEW = 50  # requests
 WARM_UP = 0.5  # share of the requests that fill the fleet, and do not count
 STRIDE = 0.02  # of the first guess: by how much more is tried first
 ROUNDING = 1e-9
@@ -66,12 +67,14 @@ def smallest(trace: Trace, pool: Pool, target: Target, progress: Progress = lamb
 
 
 def one_serves(trace: Trace, pool: Pool, progress: Progress = lambda _: None) -> float:
-    """Requests a second of one server that always has some waiting; infinite where there is but one request."""
+    """Requests a second of one server that always has some waiting; infinite where there are too few to tell."""
+    if trace.requests < FEW:
+        return math.inf
     some = taken(trace, np.arange(min(trace.requests, SATURATING)))
     outcome = simulated(at_once(some), replace(pool, servers=1), progress)
     ends = np.sort(outcome.end_ms[np.isfinite(outcome.end_ms)])
     first, last = len(ends) // 8, 7 * len(ends) // 8  # neither while it fills nor while it drains
-    return 1000.0 * (last - first) / float(ends[last] - ends[first]) if last > first else math.inf
+    return 1000.0 * (last - first) / float(ends[last] - ends[first])
 
 
 def simulated(trace: Trace, pool: Pool, progress: Progress) -> Outcome:

@@ -25,7 +25,7 @@ class Kind:
 KINDS = (
     Kind(Category.PROSE, 0.60, 4.48, 0.10),
     Kind(Category.CODE, 0.25, 3.52, 0.10),
-    Kind(Category.CJK, 0.15, 2.01, 0.10),
+    Kind(Category.CHINESE, 0.15, 2.01, 0.10),
 )
 
 
