@@ -8,6 +8,7 @@ from typing import Protocol
 
 from extproc.core.estimate import Beliefs
 from extproc.core.facts import Category
+from extproc.core.lessons import Observation
 from extproc.core.policy import Entitlement, Vector
 from extproc.core.refusal import Reason
 from extproc.core.seen import Seen, Shares
@@ -43,20 +44,6 @@ class Refused:
     reason: Reason  # TOKENS_PER_SECOND, KV_TOKENS, CONCURRENCY or POOL_CAPACITY
     retry_ms: int
     limits: Limits
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What a settled request teaches the estimator."""
-
-    category: Category
-    text_bytes: int
-    messages: int
-    prompt_tokens: int  # the text's share of what the server counted
-    stream_bytes: int = 0  # of the answer, where it was streamed
-    answers: int = 1  # how many the completion tokens are spread over
-    limited: bool = True  # the client set a limit of its own
-    cut: bool = False  # the server's length ended the answers, not the client's limit
 
 
 @dataclass(frozen=True, slots=True)

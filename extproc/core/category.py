@@ -7,26 +7,39 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from operator import itemgetter
 
 from extproc.core.facts import Category
 
 SAMPLE_CHARACTERS = 4096
 SAMPLED_TEXTS = 4
 
-# First bytes of UTF-8 characters. E3 opens CJK punctuation and kana, E4-E9 ideographs, EA-ED Hangul.
-_CJK_LEADS = bytes(range(0xE3, 0xEE))
-# CE-DF open Greek, Cyrillic, Armenian, Hebrew, Arabic, Syriac; E0-E1 the scripts of India and South-East Asia,
-# Georgian, Vietnamese letters; F0 emoji. C2-CD, accented Latin, stay with prose.
-_OTHER_LEADS = bytes((*range(0xCE, 0xE2), 0xF0))
+
+def _bytes(*ranges: tuple[int, int]) -> bytes:
+    return b"".join(bytes(range(first, last + 1)) for first, last in ranges)
+
+
+# First bytes of UTF-8 characters. C2-CD, accented Latin, stay with prose.
+_HAN = _bytes((0xE4, 0xE9))
+_KANA = b"\xe3"  # and CJK punctuation
+_HANGUL = _bytes((0xEA, 0xED))
+_SCRIPTS = (
+    (Category.ARABIC, _bytes((0xD8, 0xDB))),
+    (Category.INDIC, b"\xe0"),  # and Thai, Lao, Tibetan
+    (Category.CYRILLIC, _bytes((0xD0, 0xD3))),
+    # Greek, Armenian, Hebrew, Syriac and their neighbours, Georgian, Vietnamese letters, emoji
+    (Category.OTHER, _bytes((0xCE, 0xCF), (0xD4, 0xD7), (0xDC, 0xDF), (0xE1, 0xE1), (0xF0, 0xF0))),
+)
 _CODE_MARKS = b"{}()[];=<>_"
 _JSON_MARKS = b'"{}[]:,'
 _SPACES = b" \n\t\r"
 _DIGITS = b"0123456789"
 
 _CJK_SHARE = 0.15  # of characters; an ideograph weighs about as much as an English word
-_OTHER_SHARE = 0.30  # of characters
+_JAPANESE_KANA = 0.25  # of kana and ideographs; Chinese has only punctuation there
+_SCRIPT_SHARE = 0.30  # of characters
 _OTHER_MIN_SPACES = 0.04  # prose has about 0.17, code 0.15 to 0.35, base64 and hashes next to none
-_OTHER_DIGITS = 0.30  # tables of numbers
+_LOG_DIGITS = 0.05  # prose has 0.01, code 0.02; time stamps, sizes and numbers 0.1 and more
 _JSON_MARK_SHARE = 0.10  # where the text opens like JSON
 _JSON_KEY_SHARE = 0.006  # `":` within any text: more than code's dictionary literals have
 _CODE_MARK_SHARE = 0.045  # prose has 0.01, source files 0.05 to 0.15
@@ -55,17 +68,28 @@ def classify(sample: str) -> Category:
     if not sample:
         return Category.PROSE
     data = sample.encode("utf-8", "surrogatepass")
-    if len(data) > len(sample):
-        characters = len(sample)
-        if _count(data, _CJK_LEADS) > _CJK_SHARE * characters:
-            return Category.CJK
-        if _count(data, _OTHER_LEADS) > _OTHER_SHARE * characters:
-            return Category.OTHER
+    script = _script(data, len(sample)) if len(data) > len(sample) else None
+    if script is not None:
+        return script
     if _is_json(data):
         return Category.JSON
-    if len(data) > _SHORT and _is_dense(data):
+    if len(data) > _SHORT and _count(data, _SPACES) < _OTHER_MIN_SPACES * len(data):
         return Category.OTHER
+    if len(data) > _SHORT and _count(data, _DIGITS) > _LOG_DIGITS * len(data):
+        return Category.LOGS
     return Category.CODE if _is_code(data) else Category.PROSE
+
+
+def _script(data: bytes, characters: int) -> Category | None:
+    """None where most of it is Latin."""
+    han, kana, hangul = (_count(data, leads) for leads in (_HAN, _KANA, _HANGUL))
+    if han + kana + hangul > _CJK_SHARE * characters:
+        if hangul >= max(han, kana):
+            return Category.KOREAN
+        return Category.JAPANESE if kana > _JAPANESE_KANA * (han + kana) else Category.CHINESE
+    counts = [(_count(data, leads), category) for category, leads in _SCRIPTS]
+    most, category = max(counts, key=itemgetter(0))
+    return category if most > _SCRIPT_SHARE * characters else None
 
 
 def _count(data: bytes, marks: bytes) -> int:
@@ -78,10 +102,6 @@ def _is_json(data: bytes) -> bool:
     return (
         data.lstrip()[:1] in (b"{", b"[") and b'"' in data and _count(data, _JSON_MARKS) > _JSON_MARK_SHARE * len(data)
     )
-
-
-def _is_dense(data: bytes) -> bool:
-    return _count(data, _SPACES) < _OTHER_MIN_SPACES * len(data) or _count(data, _DIGITS) > _OTHER_DIGITS * len(data)
 
 
 def _is_code(data: bytes) -> bool:

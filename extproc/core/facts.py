@@ -27,8 +27,14 @@ class Category(StrEnum):
 
     PROSE = "prose"
     CODE = "code"
-    CJK = "cjk"
     JSON = "json"
+    LOGS = "logs"  # and tables of numbers
+    CHINESE = "chinese"
+    JAPANESE = "japanese"
+    KOREAN = "korean"
+    ARABIC = "arabic"
+    INDIC = "indic"
+    CYRILLIC = "cyrillic"
     OTHER = "other"
 
 

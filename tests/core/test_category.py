@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from extproc.core.category import SAMPLE_CHARACTERS, SAMPLED_TEXTS, classify, sample
 from extproc.core.facts import Category
 
-PROSE, CODE, CJK, JSON, OTHER = Category
+PROSE, CODE, JSON, OTHER = Category.PROSE, Category.CODE, Category.JSON, Category.OTHER
 
 ENGLISH = """The committee met on Tuesday (its third session this year) and heard from 14 witnesses. "We were not told,"
 said one of them; others disagreed. By the end of the day it was clear that nobody had read the report, that the budget
@@ -48,6 +48,7 @@ def f(x):
 ```
 It says that `x` is not a list.
 """
+ACCESS_LOG = '127.0.0.1 - - [28/Nov/2026 11:09:10] "GET /v1/models HTTP/1.1" 200 1784 "-" "curl/7.88.1" 0.004\n'
 RECORDS = [{"id": number, "name": "Ann Lee", "tags": ["a", "b"], "score": 0.5} for number in range(50)]
 
 SAMPLES = [
@@ -57,15 +58,15 @@ SAMPLES = [
     ("english", ENGLISH * 4, PROSE),
     ("german", GERMAN * 4, PROSE),
     ("french", FRENCH * 4, PROSE),
-    ("russian", RUSSIAN * 4, OTHER),
-    ("arabic", ARABIC * 4, OTHER),
-    ("hindi", HINDI * 4, OTHER),
+    ("russian", RUSSIAN * 4, Category.CYRILLIC),
+    ("arabic", ARABIC * 4, Category.ARABIC),
+    ("hindi", HINDI * 4, Category.INDIC),
     ("greek", GREEK * 4, OTHER),
     ("emoji", "😀😃😄😁 " * 20, OTHER),
-    ("chinese", CHINESE * 4, CJK),
-    ("japanese", JAPANESE * 4, CJK),
-    ("korean", KOREAN * 4, CJK),
-    ("chinese-in-english", ENGLISH + CHINESE * 3, CJK),
+    ("chinese", CHINESE * 4, Category.CHINESE),
+    ("japanese", JAPANESE * 4, Category.JAPANESE),
+    ("korean", KOREAN * 4, Category.KOREAN),
+    ("chinese-in-english", ENGLISH + CHINESE * 3, Category.CHINESE),
     ("python", inspect.getsource(textwrap), CODE),
     ("python-long", sample([inspect.getsource(argparse)]), CODE),
     ("c", C_SOURCE, CODE),
@@ -76,8 +77,9 @@ SAMPLES = [
     ("json-after-a-question", "What is the mean score here?\n" + json.dumps(RECORDS), JSON),
     ("json-strings", json.dumps(["alpha", "beta", "gamma"] * 20), JSON),
     ("base64", base64.b64encode(ENGLISH.encode() * 3).decode(), OTHER),
-    ("numbers", "1.25, 3.50, 17, 99.125\n" * 50, OTHER),
-    ("lone-surrogates", "\ud800" * 60, CJK),
+    ("numbers", "1.25, 3.50, 17, 99.125\n" * 50, Category.LOGS),
+    ("access-log", ACCESS_LOG * 9, Category.LOGS),
+    ("lone-surrogates", "\ud800" * 60, Category.KOREAN),
 ]
 
 

@@ -55,7 +55,7 @@ READ: list[tuple[str, Api, dict[str, Any], dict[str, Any]]] = [
     ("chat-plain", CHAT, chat(), {"text_bytes": 5}),
     ("chat-messages", CHAT, chat(user("Hello"), user("World!")), {"text_bytes": 11, "messages": 2}),
     ("chat-utf8-bytes", CHAT, chat(user("Grüße")), {"text_bytes": 7}),
-    ("chat-cjk", CHAT, chat(user("天地玄黄")), {"text_bytes": 12, "category": Category.CJK}),
+    ("chat-cjk", CHAT, chat(user("天地玄黄")), {"text_bytes": 12, "category": Category.CHINESE}),
     ("chat-emoji", CHAT, chat(user("a 😀")), {"text_bytes": 6, "category": Category.OTHER}),
     ("chat-null-content", CHAT, chat(user(None)), {"text_bytes": 0}),
     ("chat-no-content", CHAT, chat({"role": "assistant"}), {"text_bytes": 0}),
