@@ -6,9 +6,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from extproc.beliefs import REFRESH_SECONDS
 from extproc.core import estimate, routing
-from extproc.core.estimate import Average, Beliefs
+from extproc.core.estimate import Beliefs
 from extproc.core.facts import Api, Category, RequestFacts
+from extproc.core.lessons import Lessons, Observation
 from extproc.core.policy import SIMULATED, Model, Routing, Vector
 from extproc.core.policy import Pool as ModelPool
 from extproc.core.refusal import Refusal
@@ -28,7 +30,7 @@ class Route(NamedTuple):
 class Router(Protocol):
     def route(self, number: int) -> Route: ...
 
-    def ended(self, number: int) -> None:
+    def ended(self, number: int, generated: int) -> None:
         """The server has said how many tokens that request really had."""
 
 
@@ -45,7 +47,7 @@ class ByLength:
     def route(self, number: int) -> Route:
         return Route(self._orders[self._preferred[number]], self._total[number])
 
-    def ended(self, number: int) -> None:
+    def ended(self, number: int, generated: int) -> None:
         pass
 
 
@@ -54,7 +56,7 @@ def _order(first: int, pools: int, *, spill: bool) -> tuple[int, ...]:
 
 
 class ByEstimate:
-    """The sidecar's own estimate and routing, for one tenant. It learns of each request when that ends."""
+    """The sidecar's own estimate and routing; clients are entitlements. It learns of each request when that ends."""
 
     def __init__(
         self, trace: Trace, fleet: Fleet, texts: Texts, *, sigmas: float = SIGMAS, limited: bool = True
@@ -62,17 +64,20 @@ class ByEstimate:
         """`limited`: each request asks for as much as its answer has; else none sets a limit."""
         self._model = model_of(fleet, sigmas)
         self._names = {pool.name: number for number, pool in enumerate(fleet.pools)}
+        self._arrival_s: list[float] = trace.arrival_s.tolist()
         self._prompts: list[int] = trace.prompt_tokens.tolist()
         self._outputs: list[int] = trace.output_tokens.tolist()
-        self._bytes, self._categories = texts.bytes_list, texts.categories
+        self._clients: list[int] = trace.client.tolist()
+        self._tenants = trace.clients
+        self._texts = texts
         self._limited = limited
-        self._ratios: dict[Category, tuple[Average, Average]] = {}  # of the model, of the tenant
-        self._output = Beliefs().output
+        self._lessons = Lessons()
+        self._read: dict[tuple[str, Category], tuple[float, Beliefs]] = {}  # when, and what, as sidecars keep it
         self.errors: list[float] = []  # of each estimate of a prompt, relative, in the order of requests
 
     def route(self, number: int) -> Route:
         facts = self._facts(number)
-        found = estimate.estimate(facts, self._model, self._beliefs(facts.category))
+        found = estimate.estimate(facts, self._model, self._beliefs(number, facts.category))
         self.errors.append(found.likely_prompt / self._prompts[number] - 1)
         pools = routing.candidates(self._model, found)
         if isinstance(pools, Refusal):
@@ -82,31 +87,33 @@ class ByEstimate:
         )
         return Route(tuple(self._names[name] for name in pools), found.reserved, retriable)
 
-    def ended(self, number: int) -> None:
-        category, tokens = self._categories[number], self._prompts[number]
-        observed = estimate.bytes_per_token(self._bytes[number], tokens)
-        of_model, own = self._ratios.get(category, (Beliefs().of_model, Beliefs().of_entitlement))
-        self._ratios[category] = (
-            estimate.learn_ratio(of_model, observed, bounded=True),
-            estimate.learn_ratio(own, observed, bounded=False),
+    def ended(self, number: int, generated: int) -> None:
+        category = self._texts.categories[number]
+        lesson = Observation(
+            category=category,
+            text_bytes=self._texts.bytes_list[number],
+            messages=0,
+            prompt_tokens=self._prompts[number],
+            limited=self._limited,
+            cut=generated < self._outputs[number],
         )
-        if self._outputs[number]:
-            self._output = estimate.learn_output(self._output, self._outputs[number])
+        self._lessons.learn(self._tenants[self._clients[number]], lesson, generated)
 
     def _facts(self, number: int) -> RequestFacts:
         return RequestFacts(
             api=Api.COMPLETIONS,
             model=self._model.name,
-            category=self._categories[number],
-            text_bytes=self._bytes[number],
+            category=self._texts.categories[number],
+            text_bytes=self._texts.bytes_list[number],
             max_output=self._outputs[number] if self._limited else None,
         )
 
-    def _beliefs(self, category: Category) -> Beliefs:
-        known = self._ratios.get(category)
-        if known is None:
-            return Beliefs(output=self._output, open_output=self._output)
-        return Beliefs(*known, output=self._output, open_output=self._output)
+    def _beliefs(self, number: int, category: Category) -> Beliefs:
+        now, tenant = self._arrival_s[number], self._tenants[self._clients[number]]
+        known = self._read.get((tenant, category))
+        if known is None or now - known[0] >= REFRESH_SECONDS:
+            known = self._read[tenant, category] = now, self._lessons.beliefs(tenant, category)
+        return known[1]
 
 
 def model_of(fleet: Fleet, sigmas: float = SIGMAS) -> Model:

@@ -181,7 +181,7 @@ class _Run:
         notes.generated[number] = sequence.output_tokens
         notes.preemptions[number] = sequence.preemptions
         self._room[notes.pool[number]].give_back(notes.reserved[number])
-        self._router.ended(number)
+        self._router.ended(number, sequence.output_tokens)
 
     def _outcome(self) -> Outcome:
         notes = self._notes

@@ -34,8 +34,8 @@ class Curve:
 
 # Medians of five runs or more, llama2-70b on eight A100-80GB or H100-80GB (tensor parallel 8), from Splitwise's
 # performance data (ISCA 2024, github.com/Mutinifni/splitwise-sim, data/perf_model.csv, MIT). Prefill: batch 1,
-# prompt_time by prompt_size. Decode: prompts of 512 tokens, token_time by batch_size. The H100's 128 tokens took 58.2 ms
-# in the median, longer than 256: they count as no slower, for a part of a prompt cannot take less than no time.
+# prompt_time by prompt_size. Decode: prompts of 512 tokens, token_time by batch_size. The H100's 128 tokens took
+# 58.2 ms in the median, longer than 256: they count as no slower, as a part of a prompt cannot take less than no time.
 A100_LLAMA2_70B_PREFILL = Curve(
     ((128, 65.3), (256, 66.8), (512, 93.0), (1024, 154.5), (2048, 274.2), (4096, 661.2), (8192, 1549.8)),
 )

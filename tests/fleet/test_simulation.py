@@ -22,7 +22,7 @@ class Always:
     def route(self, number: int) -> Route:  # noqa: ARG002 - the protocol's
         return self._route
 
-    def ended(self, number: int) -> None:
+    def ended(self, number: int, generated: int) -> None:
         pass
 
 
