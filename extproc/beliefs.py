@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from extproc.core.estimate import Beliefs
+from extproc.core.estimate import Beliefs, unlearned
 from extproc.core.facts import Category
 from extproc.ledger import Ledger, LedgerUnavailable
 
@@ -34,7 +34,7 @@ class LearnedBeliefs:
         try:
             [fresh] = await self._ledger.beliefs(model, [(entitlement, category)])
         except LedgerUnavailable:
-            fresh = Beliefs()  # kept, so that the next request does not wait as well; the refresh puts it right
+            fresh = unlearned(category)  # kept: the next request need not wait as well, and the refresh puts it right
         self._known[key] = fresh
         return fresh
 

@@ -10,10 +10,12 @@ from dataclasses import replace
 
 from extproc.beliefs import LearnedBeliefs
 from extproc.core.charge import Charge, Ended, Ending, Entry, Running, Source, Unjudged, charge, cut_short, misrouted
+from extproc.core.estimate import Beliefs
+from extproc.core.lessons import Observation
 from extproc.core.observed import Observer, Settled
 from extproc.core.policy import Model, Policy
 from extproc.core.ticket import Ticket
-from extproc.ledger import ExpiredLease, Ledger, LedgerUnavailable, Observation, Settlement
+from extproc.ledger import ExpiredLease, Ledger, LedgerUnavailable, Settlement
 
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 5.0
@@ -94,7 +96,7 @@ class Settlements:
             due.tokens,
             due.prompt_tokens,
             due.completion_tokens,
-            _lesson(ticket, ending, due, cut=cut),
+            _lesson(ticket, ending, due, beliefs, cut=cut),
         )
         if await self._settled(settlement):
             truncated = cut and ticket.pool != model.pools[-1].name
@@ -133,7 +135,7 @@ def _length(model: Model, pool_name: str) -> int:
     return next((pool.max_model_len for pool in model.pools if pool.name == pool_name), model.max_model_len)
 
 
-def _lesson(ticket: Ticket, ending: Ending, due: Charge, *, cut: bool) -> Observation | None:
+def _lesson(ticket: Ticket, ending: Ending, due: Charge, beliefs: Beliefs, *, cut: bool) -> Observation | None:
     """Only what the server counted teaches."""
     if due.source is not Source.USAGE:
         return None
@@ -146,6 +148,8 @@ def _lesson(ticket: Ticket, ending: Ending, due: Charge, *, cut: bool) -> Observ
         answers=max(1, ticket.answers),
         limited=ticket.asked_tokens >= 0,
         cut=cut,
+        bytes_per_token=beliefs.ratio.mean,
+        message_tokens=beliefs.message_tokens,
     )
 
 

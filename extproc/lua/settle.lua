@@ -1,23 +1,26 @@
 -- Turn leases into what was really used: once, however often it is called. A request that still waits gives up.
 -- KEYS  1 entitlements  2 pools  3 leases  4 deadlines  5 settled  6 estimates  7 uses  8 borrowed  9 queue  10 waiters
 -- ARGV  1 now in ms, '' for the server's clock  2 key lifetime in ms  3 lifetime of what is learned, in ms
---       4 decay of the averages (beta)  5 prior bytes per token  6 prior tokens a message
---       7 output quantile (p)  8 its first step  9 its last
---       per settlement 13: lease, channel of the only worker it may belong to ('': any), tokens charged, prompt tokens,
+--       of core/averages, ratios, teachers and lessons: 4 BETA  5, 6 lowest and highest bytes per token observed
+--       7 FIRST_DEVIATION_SHARE  8 LEAST_DEVIATION_SHARE  9 LEAN_LARGEST  10 LEAN_ALLOWANCE  11 LEAN_LIMIT  12 TEACHERS
+--       13 SHORT_TEXT_BYTES  14 MOST_MESSAGE_TOKENS  15 OUTPUT_QUANTILE  16, 17 its first and last step
+--       per settlement 15: lease, channel of the only worker it may belong to ('': any), tokens charged, prompt tokens,
 --                    completion tokens (both for the totals),
 --                    category ('' teaches nothing), text bytes, messages, prompt tokens of that text,
 --                    bytes of a streamed answer (0: not streamed), answers given (choices of all prompts),
---                    1 where the client set them a limit, 1 where the server cut them before that
+--                    1 where the client set them a limit, 1 where the server cut them before that,
+--                    bytes per token and tokens a message as believed before
 -- Returns a flat list, one a settlement: 1 settled now, 0 settled or expired before; then how many wait for room
 --
 -- What is learned, in the estimates hash (numbers with spaces between, 17 digits):
---   "CATEGORY" and "CATEGORY ENTITLEMENT" -> n, mean bytes per token, mean absolute deviation
---   "overhead" and "overhead ENTITLEMENT" -> n, mean tokens a message beside its text
+--   "ratio CATEGORY ENTITLEMENT" -> core/ratios.Ratio: n, mean bytes per token, deviation, tokens that the mean stands
+--                    for, lean, bytes and tokens since it began
+--   "overhead ENTITLEMENT" -> n, mean tokens a message beside its text
+--   "teachers CATEGORY", "teachers overhead" -> of entitlements that taught last: name, n, mean, deviation, and so on
 --   "output ENTITLEMENT" -> n, quantile of the tokens of one answer with a limit of the client's own
 --   "open ENTITLEMENT" -> the same of those without
 --   "stream" -> n, mean bytes of a streamed answer a completion token
--- Bias-corrected exponential averages: the newest of n weighs (1 - beta) / (1 - beta^n). The same arithmetic as
--- core/estimate.py, and a test says so.
+-- The same arithmetic as core/lessons.py, and a test says so.
 local now = now_ms(ARGV[1])
 
 local records = { [KEYS[1]] = {}, [KEYS[2]] = {}, [KEYS[7]] = {} }
@@ -65,9 +68,9 @@ local function leave_queue(id, owner)  -- a request that gave up waiting
 end
 
 local answer = {}
-for at = 10, #ARGV, 13 do
+for at = 18, #ARGV, 15 do
   local id, owner, n = ARGV[at], ARGV[at + 1], {}
-  for i = 2, 12 do n[i] = tonumber(ARGV[at + i]) end
+  for i = 2, 14 do n[i] = tonumber(ARGV[at + i]) end
   local text = redis.call('HGET', KEYS[3], id)
   local l = text and lease_of(text)
   if l and owner ~= '' and l.channel ~= owner then
@@ -79,7 +82,7 @@ for at = 10, #ARGV, 13 do
     redis.call('HINCRBY', KEYS[5], l.entitlement .. ' prompt', n[3])
     redis.call('HINCRBY', KEYS[5], l.entitlement .. ' completion', n[4])
     if ARGV[at + 5] ~= '' then
-      learn_prompt(l.entitlement, ARGV[at + 5], n[6], n[7], n[8])
+      learn_prompt(l.entitlement, ARGV[at + 5], n[6], n[7], n[8], n[13], n[14])
       learn_answers(l.entitlement, n[4], n[9], n[10], n[11] == 1, n[12] == 1)
     end
   else

@@ -12,7 +12,8 @@ from typing import Any, cast
 import redis.asyncio
 
 from extproc.batching import Batching
-from extproc.core import admission, estimate
+from extproc.core import admission
+from extproc.core.estimate import Beliefs
 from extproc.core.facts import Category
 from extproc.core.observed import Observer
 from extproc.core.policy import Policy
@@ -25,7 +26,7 @@ from extproc.ledger import (
     Refused,
     Settlement,
 )
-from extproc.redis_ledger import records
+from extproc.redis_ledger import learned, records
 from extproc.redis_ledger.calls import KEY_LIFETIME_MS, LEARNED_LIFETIME_MS, Calls, keys, pairs
 from extproc.redis_ledger.news import News
 
@@ -152,8 +153,8 @@ class RedisLedger:
 
     async def state(self, model: str) -> ModelState:
         wanted = keys(model, "entitlements", "pools", "leases", "settled", "estimates", "shares", "waiters")
-        answer = await self._calls.run("read", wanted, [self._calls.now(), *Category])
-        now, leases, entitlements, pools, settled, shares, waiters, ratios = answer
+        answer = await self._calls.run("read", wanted, [self._calls.now(), *learned.CLASS_FIELDS])
+        now, leases, entitlements, pools, settled, shares, waiters, classes = answer
         totals = {name: int(tokens) for name, tokens in pairs(settled)}
         share_of, pool_records = dict(pairs(shares)), dict(pairs(pools))
         waiting = Counter(record.split(" ", 1)[0] for record in waiters)
@@ -177,24 +178,24 @@ class RedisLedger:
             },
             entitlements=states,
             leases=int(leases),
-            bytes_per_token={
-                category.value: float(record.split()[1])
-                for category, record in zip(Category, ratios, strict=True)
-                if record
-            },
+            bytes_per_token=learned.bytes_per_token(classes),
         )
 
-    async def beliefs(self, model: str, wanted: Sequence[tuple[str, Category]]) -> list[estimate.Beliefs]:
+    async def beliefs(self, model: str, wanted: Sequence[tuple[str, Category]]) -> list[Beliefs]:
         """What has been learned for each (entitlement, category)."""
-        fields = ["overhead", "stream"]
+        fields = list(learned.SHARED_FIELDS)
         for entitlement, category in wanted:
-            fields += [category, *(f"{kind} {entitlement}" for kind in (category, "overhead", "output", "open"))]
+            fields += learned.own_fields(entitlement, category)
         [key] = keys(model, "estimates")
         answer = await self._calls.timed(
             "beliefs", len(wanted), lambda: self._client.hmget(key, fields), self._verdict_seconds
         )
-        found = cast("list[str | None]", answer)
-        return [records.beliefs(found[:2], found[i : i + 5]) for i in range(2, len(found), 5)]
+        found = iter(cast("list[str | None]", answer))
+        shared = learned.shared([next(found) for _ in learned.SHARED_FIELDS])
+        return [
+            learned.beliefs(shared, category, [next(found) for _ in range(learned.OWN_FIELDS)])
+            for _entitlement, category in wanted
+        ]
 
     async def alive(self) -> bool:
         try:
@@ -325,8 +326,7 @@ class RedisLedger:
     async def _settle_all(self, model: str, ends: Sequence[_End]) -> list[bool]:
         arguments: list[object] = [
             self._calls.now(), KEY_LIFETIME_MS, LEARNED_LIFETIME_MS,
-            estimate.BETA, estimate.PRIOR_BYTES_PER_TOKEN, estimate.PRIOR_MESSAGE_TOKENS,
-            estimate.OUTPUT_QUANTILE, estimate.OUTPUT_FIRST_STEP, estimate.OUTPUT_LAST_STEP,
+            *learned.CONSTANTS,
         ]  # fmt: skip
         for end in ends:
             arguments += records.settlement_arguments(end.settlement, end.owner)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from extproc.core import admission, estimate
-from extproc.core.estimate import Average, Beliefs
+from extproc.core import admission
 from extproc.core.policy import DEFAULT_WINDOW_SECONDS, Entitlement, Prioritise, Vector
 from extproc.core.refusal import Reason
 from extproc.core.wording import Limits
@@ -73,7 +72,7 @@ def decision(names: Sequence[str], entitlement: Entitlement, answer: Sequence[in
 def settlement_arguments(settlement: Settlement, owner: str) -> list[object]:
     """`owner`: the channel of the only worker whose lease it may be; "" for any."""
     seen = settlement.observation
-    learned: list[object] = ["", 0, 0, 0, 0, 1, 1, 0]
+    learned: list[object] = ["", 0, 0, 0, 0, 1, 1, 0, 1, 0]
     if seen is not None:
         learned = [
             seen.category.value,
@@ -84,6 +83,8 @@ def settlement_arguments(settlement: Settlement, owner: str) -> list[object]:
             seen.answers,
             int(seen.limited),
             int(seen.cut),
+            repr(seen.bytes_per_token),
+            repr(seen.message_tokens),
         ]
     return [
         settlement.lease, owner, settlement.tokens, settlement.prompt_tokens, settlement.completion_tokens, *learned
@@ -148,25 +149,4 @@ def pool_state(record: str | None, share: str | None) -> PoolState:
         Vector(-(-held // DEFAULT_WINDOW_SECONDS), kv, slots),
         servers=counts[0] if counts else None,
         desired=counts[6] if counts else None,
-    )
-
-
-def average(record: str | None, prior: float) -> Average:
-    if record is None:
-        return Average(0, prior)
-    n, mean, *deviation = (float(value) for value in record.split())
-    return Average(int(n), mean, *deviation)
-
-
-def beliefs(of_all: Sequence[str | None], of_one: Sequence[str | None]) -> Beliefs:
-    overhead_of_model, stream = of_all
-    of_model, of_entitlement, overhead, output, open_output = of_one
-    return Beliefs(
-        of_model=average(of_model, estimate.PRIOR_BYTES_PER_TOKEN),
-        of_entitlement=average(of_entitlement, estimate.PRIOR_BYTES_PER_TOKEN),
-        overhead_of_model=average(overhead_of_model, estimate.PRIOR_MESSAGE_TOKENS),
-        overhead_of_entitlement=average(overhead, estimate.PRIOR_MESSAGE_TOKENS),
-        output=average(output, estimate.PRIOR_OUTPUT_TOKENS),
-        open_output=average(open_output, estimate.PRIOR_OUTPUT_TOKENS),
-        stream_bytes_per_token=average(stream, estimate.PRIOR_STREAM_BYTES_PER_TOKEN).mean,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -133,7 +134,7 @@ def test_a_misroute_is_an_answer_from_the_next_pool(
     ],
 )
 def test_an_answer_that_fills_the_server_before_its_own_limit_was_cut_short(
-    changes: dict[str, int], prompt: int, completion: int, expected: bool
+    changes: dict[str, Any], prompt: int, completion: int, expected: bool
 ) -> None:
     due = Charge(prompt, completion, prompt + completion, USAGE)
     assert cut_short(replace(TICKET, **changes), due, 8192) is expected

@@ -6,12 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.core.averages import Average
 from extproc.core.estimate import (
     LOWEST_RATIO,
     OUTPUT_OBSERVATIONS,
-    OWN_OBSERVATIONS,
     PRIOR_OUTPUT_TOKENS,
-    Average,
     Beliefs,
     estimate,
     known_tokens,
@@ -30,6 +29,7 @@ beliefs = st.builds(
     Beliefs,
     of_model=averages,
     of_entitlement=averages,
+    overhead_of_entitlement=st.builds(Average, st.integers(0, 500), st.floats(0, 64)),
     overhead_of_model=st.floats(0, 64).map(lambda mean: Average(1, mean)),
     output=st.builds(Average, st.integers(0, 500), st.floats(1, 1e6)),
 )
@@ -86,10 +86,22 @@ def test_before_any_observation_the_deviation_is_a_quarter_of_the_prior() -> Non
     assert (cold.likely_prompt, cold.budget_prompt, cold.bytes_per_token) == (100, 200, 4.0)
 
 
-@pytest.mark.parametrize(("own", "ratio"), [(OWN_OBSERVATIONS - 1, 4.0), (OWN_OBSERVATIONS, 2.0)])
-def test_a_tenants_own_ratio_counts_from_its_twentieth_observation(own: int, ratio: float) -> None:
-    known = replace(SURE, of_entitlement=Average(own, 2.0))
-    assert estimate(facts(), M, known).bytes_per_token == ratio
+@pytest.mark.parametrize(
+    ("observations", "prompt"),
+    [
+        pytest.param(0, 100, id="none of its own: what others taught"),
+        pytest.param(2, 150, id="two of its own count as much"),
+        pytest.param(98, 198, id="many of its own count almost alone"),
+    ],
+)
+def test_a_young_tenants_estimates_lean_on_what_others_taught(observations: int, prompt: int) -> None:
+    known = replace(SURE, of_entitlement=Average(observations, 2.0))
+    assert estimate(facts(), M, known).likely_prompt == prompt
+
+
+def test_so_does_what_its_template_adds() -> None:
+    known = replace(SURE, overhead_of_entitlement=Average(2, 10.0))
+    assert estimate(facts(text_bytes=0, messages=10), M, known).likely_prompt == 70
 
 
 def test_no_learned_ratio_makes_more_than_two_tokens_of_a_byte() -> None:

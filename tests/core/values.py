@@ -7,7 +7,8 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
-from extproc.core.estimate import Average, Beliefs, Estimate
+from extproc.core.averages import Average
+from extproc.core.estimate import Beliefs, Estimate
 from extproc.core.facts import Api, Category, RequestFacts
 from extproc.core.policy import Entitlement, Model, Pool, Routing, ServiceClass, Vector
 from extproc.core.ticket import Ticket

@@ -1,5 +1,5 @@
 -- Of settle.lua: what answers teach of their length.
-local p, first_step, last_step = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local p, first_step, last_step = tonumber(ARGV[15]), tonumber(ARGV[16]), tonumber(ARGV[17])
 
 -- Robbins-Monro on the logarithm: up by p, down by 1 - p, in steps that shrink to a floor. Of an answer that was cut
 -- below the quantile nobody knows on which side of it it would have ended.
@@ -11,14 +11,8 @@ local function learn_output(field, tokens, cut)
   learn(field, n, math.max(1, record[2] * math.exp(step * (tokens > record[2] and p or p - 1))))
 end
 
-local function learn_stream(bytes_a_token)
-  local stream = learned('stream', 0, 0)
-  local n = stream[1] + 1
-  learn('stream', n, stream[2] + weight(n) * (bytes_a_token - stream[2]))
-end
-
 local function learn_answers(entitlement, completion, streamed, answers, limited, cut)
   if completion == 0 then return end
   learn_output((limited and 'output ' or 'open ') .. entitlement, completion / answers, cut)
-  if streamed > 0 then learn_stream(streamed / completion) end
+  if streamed > 0 then learn('stream', nearer(learned('stream', 0, 0), streamed / completion)) end
 end
