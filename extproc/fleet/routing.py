@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from extproc.beliefs import REFRESH_SECONDS
 from extproc.core import estimate, routing
-from extproc.core.estimate import Beliefs
+from extproc.core.estimate import Beliefs, Estimate
 from extproc.core.facts import Api, Category, RequestFacts
 from extproc.core.lessons import Lessons, Observation
 from extproc.core.policy import SIMULATED, Model, Routing, Vector
@@ -24,7 +26,7 @@ SIGMAS = Routing().sigmas
 class Route(NamedTuple):
     pools: tuple[int, ...]  # in order of preference; none: the request is refused
     reserved_tokens: int  # KV tokens it is thought to need
-    retriable: tuple[int, ...] = ()  # pools whose 400 is answered with a try on the next one
+    tries_again: Callable[[int], bool] = lambda _: False  # whether this pool's 400 leads to a try on the next one
 
 
 class Router(Protocol):
@@ -82,10 +84,11 @@ class ByEstimate:
         pools = routing.candidates(self._model, found)
         if isinstance(pools, Refusal):
             return Route((), 0)
-        retriable = tuple(
-            self._names[pool.name] for pool in self._model.pools if routing.near_limit(self._model, pool.name, found)
-        )
-        return Route(tuple(self._names[name] for name in pools), found.reserved, retriable)
+        return Route(tuple([self._names[name] for name in pools]), found.reserved, partial(self._tries_again, found))
+
+    def _tries_again(self, found: Estimate, pool: int) -> bool:
+        pools, spill = self._model.pools, self._model.routing.spill
+        return spill and routing.near_limit(self._model, pools[pool].name, found)
 
     def ended(self, number: int, generated: int) -> None:
         category = self._texts.categories[number]

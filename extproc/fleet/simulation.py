@@ -162,7 +162,7 @@ class _Run:
         """
         prompt, output, longest = self._prompts[number], self._outputs[number], len(self._lengths) - 1
         while self._is_refused(prompt, output, pool):
-            if pool == longest or pool not in route.retriable:
+            if pool == longest or not route.tries_again(pool):
                 return NOWHERE, 0
             self._notes.misrouted[number] = True
             pool += 1

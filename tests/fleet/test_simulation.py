@@ -16,8 +16,8 @@ from tests.fleet.fleets import alone, mixed, pool, split, trace_of
 class Always:
     """Sends every request the same way."""
 
-    def __init__(self, *pools: int, retriable: tuple[int, ...] = ()) -> None:
-        self._route = Route(pools, 0, retriable)
+    def __init__(self, *pools: int, again: bool = False) -> None:
+        self._route = Route(pools, 0, lambda _: again)
 
     def route(self, number: int) -> Route:  # noqa: ARG002 - the protocol's
         return self._route
@@ -94,7 +94,7 @@ def test_an_answer_that_does_not_fit_is_cut_to_the_room_there_is() -> None:
 )
 def test_a_400_is_tried_again_on_the_next_pool_where_the_verdict_says_so(prompt: int, output: int) -> None:
     trace = trace_of((0, prompt, output))
-    tried, refused = run(trace, split(), Always(0, retriable=(0,))), run(trace, split(), Always(0))
+    tried, refused = run(trace, split(), Always(0, again=True)), run(trace, split(), Always(0))
     assert (tried.pool[0], tried.misrouted[0], tried.truncated[0]) == (1, True, False)
     assert refused.pool[0] == NOWHERE
 
