@@ -110,7 +110,7 @@ def require_pictures() -> None:
 
 @contextmanager
 def progress_bar(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Of requests that have come. Raises Failure where it is interrupted."""
+    """Of requests that have come; `total` is None where nobody knows how many runs it takes."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
