@@ -226,8 +226,6 @@ class Batch:
         elif decoding:
             until_full = 1 + (room - self.kv_tokens) // decoding
             self._steps = min(self._ends[0][0] - self._ticks, until_full, self._longest_leap)
-            if self.preempted:
-                self._steps = 1  # the next step may admit
             self._step_ms = self._decode_step_ms(decoding)
         else:
             self.next_ms = NEVER

@@ -79,6 +79,11 @@ def test_where_all_pools_are_full_a_request_waits_with_the_one_it_prefers() -> N
     assert by_length(trace, split(spill=True)).pool.tolist() == [0] * 32 + [1] * 16 + [0] * 2
 
 
+def test_a_request_that_has_ended_makes_room_again() -> None:
+    trace = trace_of(*[(0.0, 500, 10)] * 32, *[(60.0, 500, 10)] * 33)
+    assert by_length(trace, split(spill=True)).pool.tolist() == [0] * 64 + [1]
+
+
 def test_without_spilling_a_full_pool_keeps_its_requests() -> None:
     assert by_length(trace_of(*[(0.0, 500, 500)] * 40), split()).pool.tolist() == [0] * 40
 

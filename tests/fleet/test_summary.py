@@ -41,5 +41,6 @@ def test_a_pool_without_requests_has_no_latency() -> None:
 
 def test_preemptions_are_counted() -> None:
     trace, fleet = trace_of(*[(0.0, 1000, 1100)] * 4), alone(slots=Slots(4, 4100))
-    [row] = figures(run(trace, fleet, ByLength(trace, fleet)))
-    assert row.preemptions_per_1000 > 0
+    outcome = run(trace, fleet, ByLength(trace, fleet))
+    [row] = figures(outcome)
+    assert row.preemptions_per_1000 == 250 * outcome.preemptions.sum() > 0
