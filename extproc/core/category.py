@@ -11,7 +11,7 @@ from operator import itemgetter
 
 from extproc.core.facts import Category
 
-SAMPLE_CHARACTERS = 4096
+SAMPLE_CHARACTERS = 1024
 SAMPLED_TEXTS = 4
 
 

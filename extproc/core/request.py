@@ -20,6 +20,10 @@ from extproc.core.refusal import Reason, Refusal
 MAX_NESTED = 1 << 19  # objects and arrays in one body: 32 MiB of `{},` would decode into more than a gigabyte
 MAX_COMMAS = 1 << 20  # hence values: 30 MiB of `"x",` would take seconds to decode, and everybody else's time
 
+# No smaller body can hold so many: `{},` are three bytes, and what is nested deeper than that does not decode.
+_LEAST_NESTED_BYTES = 3 * MAX_NESTED
+_LEAST_COMMA_BYTES = 2 * MAX_COMMAS
+
 SAMPLED_BYTES = 16 * 1024  # at each end of a body
 
 _APIS = {api.value: api for api in Api}
@@ -189,9 +193,9 @@ def _not_json(found: str, body: bytes) -> Refusal:
 
 def _too_many(body: bytes) -> Refusal | None:
     """What would take too much time or memory to decode."""
-    if len(body) > MAX_NESTED and body.count(b"{") + body.count(b"[") > MAX_NESTED:
+    if len(body) > _LEAST_NESTED_BYTES and body.count(b"{") + body.count(b"[") > MAX_NESTED:
         return _invalid(f"The body holds more than {MAX_NESTED} objects and arrays.")
-    if len(body) > MAX_COMMAS and body.count(b",") > MAX_COMMAS:
+    if len(body) > _LEAST_COMMA_BYTES and body.count(b",") > MAX_COMMAS:
         return _invalid(f"The body holds more than {MAX_COMMAS} commas.")
     return None
 
