@@ -130,11 +130,11 @@ class Batch:
 
     def abort(self, sequence: Sequence, now_ms: float) -> None:
         """Takes it out at once; the step under way still takes its time."""
-        if sequence not in self.running:
+        self._forget_ended_steps(now_ms)  # whoever waits behind it may be able to join at the end of this one
+        if sequence in self.running:
+            self._remove(sequence, growth=1)
+        else:
             self.waiting.remove(sequence)
-            return
-        self._forget_ended_steps(now_ms)
-        self._remove(sequence, growth=1)
 
     def _may_join(self, newcomer: Sequence) -> bool:
         """False where it surely waits until the leap's end: who waits already is kept out until then, too."""

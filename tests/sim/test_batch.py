@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from extproc.sim.batch import NEVER, Batch, Sequence, Slots
@@ -90,6 +90,9 @@ def test_leaps_use_the_server_as_their_steps_do(timing: Timing, jobs: list[Job],
 
 @settings(max_examples=200, deadline=None)
 @given(jobs=JOBS, slots=SLOTS, at=st.integers(0, 3000), whose=st.integers(0, 24))
+@example(
+    jobs=[Job("a", 0, 10, 50), Job("large", 1, 190, 1), Job("small", 2, 10, 1)], slots=Slots(3, 200), at=100, whose=1
+)
 def test_an_abort_within_a_leap_is_one_between_its_steps(jobs: list[Job], slots: Slots, at: int, whose: int) -> None:
     at_ms = at + 0.5  # never at the end of a step
     runs = [aborted(Batch(slots, PLAIN, leap), jobs, at_ms, whose % len(jobs)) for leap in (1, 10**9)]
