@@ -62,8 +62,9 @@ for name, values in pairs(records) do
 end
 for _, pool in ipairs(pools) do redis.call('HSET', KEYS[2], pool.name, packed(pool.record)) end
 for field, values in pairs(uses) do
-  if values[1] == 0 and values[2] == 0 then redis.call('HDEL', KEYS[5], field)
-  else redis.call('HSET', KEYS[5], field, packed(values)) end
+  local text = values[1] + values[2] > 0 and packed(values)  -- what holds nothing has no record
+  if not text and uses_read[field] then redis.call('HDEL', KEYS[5], field)
+  elseif text and text ~= uses_read[field] then redis.call('HSET', KEYS[5], field, text) end
 end
 for i = 1, 5 do redis.call('PEXPIRE', KEYS[i], key_lifetime) end
 for i in pairs(written) do redis.call('PEXPIRE', KEYS[i], key_lifetime) end

@@ -78,8 +78,8 @@ end
 -- Whether this pool takes the request now; else how long until it may.
 local function try(r, e, t, pool)
   if pool.servers == 0 then return false, nil end
-  claim(r, e, t, pool)
   local inside = is_inside(r, e, t)
+  if not (inside and r.tier < 2) then claim(r, e, t, pool) end
   local from_level = r.tokens * 1000
   if not (inside or r.tier == 2) or e[E.level] < from_level then
     from_level = from_level - math.min(math.max(e[E.excess], 0), from_level)

@@ -55,12 +55,12 @@ local function entitlement(r)
   fresh[r.name] = true
   return e, t
 end
-local uses = {}
+local uses, uses_read = {}, {}
 local function use(name, pool)
   local field = name .. ' ' .. pool
   if not uses[field] then
     local text = redis.call('HGET', KEYS[5], field)
-    uses[field] = text and unpacked(text) or { 0, 0, 0, 0 }
+    uses[field], uses_read[field] = text and unpacked(text) or { 0, 0, 0, 0 }, text
   end
   return uses[field]
 end
