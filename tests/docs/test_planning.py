@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,9 @@ def server() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def printed(folder: Path, server: str) -> dict[str, str]:
-    return {command: run(command.replace(SERVER, server), folder) for command in commands(PAGE)}
+    with ThreadPoolExecutor(2) as both_cores:
+        texts = both_cores.map(lambda command: run(command.replace(SERVER, server), folder), commands(PAGE))
+        return dict(zip(commands(PAGE), texts, strict=True))
 
 
 def run(command: str, folder: Path) -> str:
