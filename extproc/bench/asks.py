@@ -18,7 +18,13 @@ FEWEST_BYTES, MOST_BYTES = 200, 160_000
 MAX_TOKENS = (128, 256, 512, 1024)
 MOST_TURNS = 60
 _LONG_ANSWERS = 0.3  # of the assistant's turns in a chat
-_QUESTIONS = ("Summarise this.", "What does this mean?", "Find the mistakes in it.", "Explain it to a beginner.", "And now?")
+_QUESTIONS = (
+    "Summarise this.",
+    "What does this mean?",
+    "Find the mistakes in it.",
+    "Explain it to a beginner.",
+    "And now?",
+)
 _ASSISTANT = "You are a helpful assistant."
 
 Message = dict[str, str]
@@ -42,6 +48,12 @@ def make(kind: str, count: int, seed: int) -> list[Ask]:
     """`count` requests of one kind; the same for the same seed and the same packages."""
     draw, maker = random.Random(f"{kind} {seed}"), _makers()[kind]  # noqa: S311 - a benchmark's dice
     return [_ask(kind, draw, *maker(draw, _size(draw))) for _ in range(count)]
+
+
+def of_size(kind: str, size: int, seed: int) -> Ask:
+    """One request of about so many bytes."""
+    draw = random.Random(f"{kind} {seed}")  # noqa: S311 - a benchmark's dice
+    return _ask(kind, draw, *_makers()[kind](draw, size))
 
 
 def kinds() -> tuple[str, ...]:

@@ -48,7 +48,7 @@ def _plain(marked: str) -> str:
 
 def examples() -> tuple[str, ...]:
     """Requests and answers, as the services' own examples show them; every service in a style of its own."""
-    found = []
+    found: list[str] = []
     for path in sorted(folder("botocore", "botocore/data").glob("*/*/examples-1.json")):
         known = json.loads(path.read_text(encoding="utf-8")).get("examples", {})
         style = _STYLES[len(found) % len(_STYLES)]
@@ -59,7 +59,10 @@ def examples() -> tuple[str, ...]:
 def models() -> tuple[str, ...]:
     """Shapes and operations, one JSON document each, in one style a service."""
     return tuple(
-        "\n".join(json.dumps({name: part}, **_STYLES[number % len(_STYLES)]) for name, part in _model(service)["shapes"].items())
+        "\n".join(
+            json.dumps({name: part}, **_STYLES[number % len(_STYLES)])
+            for name, part in _model(service)["shapes"].items()
+        )
         for number, service in enumerate(SERVICES)
     )
 
@@ -87,7 +90,9 @@ def _schema(shapes: dict[str, Any], name: str, levels: int) -> dict[str, Any]:
     if "enum" in shape:
         found["enum"] = shape["enum"]
     if levels and shape["type"] == "structure":
-        found["properties"] = {key: _schema(shapes, member["shape"], levels - 1) for key, member in shape["members"].items()}
+        found["properties"] = {
+            key: _schema(shapes, member["shape"], levels - 1) for key, member in shape["members"].items()
+        }
         found["required"] = shape.get("required", [])
     if levels and shape["type"] == "list":
         found["items"] = _schema(shapes, shape["member"]["shape"], levels - 1)

@@ -9,9 +9,11 @@ import pydoc_data.topics
 import re
 import sysconfig
 from collections.abc import Iterator
+from email.message import Message
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import cast
 
 from extproc.bench import logs, services
 from extproc.bench.packages import contents, folder, translations
@@ -108,7 +110,7 @@ def stdlib(most_bytes: int = STDLIB_BYTES) -> Source:
 
 def _readmes() -> Source:
     """What installed packages say of themselves."""
-    texts = (package.metadata.get_payload() for package in distributions())
+    texts = (cast("Message", package.metadata).get_payload() for package in distributions())
     return tuple(sorted({text for text in texts if isinstance(text, str) and len(text) > 2000}))  # noqa: PLR2004 - a page
 
 

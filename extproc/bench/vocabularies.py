@@ -39,8 +39,8 @@ def tiny() -> Count:
     from tokenizers import decoders, models, pre_tokenizers, trainers  # noqa: PLC0415 - of the extra
 
     tokenizer = _library()(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]  # its stubs
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]  # the same
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=TINY_WORDS, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from extproc.cli.bench import bench
 from extproc.cli.check import check
 from extproc.cli.envoy import envoy
 from extproc.cli.failures import OneLineGroup
@@ -33,7 +34,7 @@ def main() -> None:
     """
 
 
-for command in (up, serve, worker, check, envoy, key, status, sim, plan, simulate, scenario):
+for command in (up, serve, worker, check, envoy, key, status, sim, plan, simulate, scenario, bench):
     main.add_command(command)
 scenario.add_command(fairness)
 simulate.add_command(compare)
