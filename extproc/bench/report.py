@@ -36,7 +36,7 @@ QUICK = Size(
     vocabularies=("cl100k", TINY),
     swaps=(("cl100k", TINY), (TINY, "cl100k")),
     requests=200,
-    orders=4,
+    orders=8,
 )
 FULL = Size(
     kinds=asks.kinds(),

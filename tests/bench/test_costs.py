@@ -1,0 +1,26 @@
+"""An estimate costs a few times what decoding the same body costs, and less than that where bodies are large."""
+
+from __future__ import annotations
+
+import pytest
+
+from extproc.bench.costs import Cost, costs
+from extproc.bench.packages import MissingPackage
+
+LARGE = 100_000  # bytes
+
+
+@pytest.fixture(scope="module")
+def measured() -> tuple[Cost, ...]:
+    try:
+        return costs(seed=0)
+    except MissingPackage as error:
+        pytest.skip(f"{error} is not installed: pip install 'tokenpool[bench]'")
+
+
+def test_a_small_body_costs_no_more_than_a_few_times_its_decoding(measured: tuple[Cost, ...]) -> None:
+    assert [one for one in measured if one.bytes < LARGE and one.estimate > 5 * one.json] == []
+
+
+def test_a_large_body_costs_little_more_than_its_decoding(measured: tuple[Cost, ...]) -> None:
+    assert [one for one in measured if one.bytes >= LARGE and one.estimate > 3 * one.json] == []
