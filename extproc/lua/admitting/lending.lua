@@ -46,7 +46,7 @@ local function hold(r, e, t, pool, lent, from_level)
   e[E.served] = e[E.served] + r.tokens
   p[P.held], p[P.kv], p[P.slots] = p[P.held] + r.tokens, p[P.kv] + r.kv, p[P.slots] + 1
   u[1], u[2] = u[1] + r.kv, u[2] + 1
-  claim(r, e, t, pool)
+  claim(r, e, t, p, u)
   if lent then
     p[P.borrowed_kv], p[P.borrowed_slots] = p[P.borrowed_kv] + r.kv, p[P.borrowed_slots] + 1
     written[6] = true
@@ -79,7 +79,7 @@ end
 local function try(r, e, t, pool)
   if pool.servers == 0 then return false, nil end
   local inside = is_inside(r, e, t)
-  if not (inside and r.tier < 2) then claim(r, e, t, pool) end
+  if not (inside and r.tier < 2) then claim(r, e, t, pool.record, use(r.name, pool.name)) end
   local from_level = r.tokens * 1000
   if not (inside or r.tier == 2) or e[E.level] < from_level then
     from_level = from_level - math.min(math.max(e[E.excess], 0), from_level)

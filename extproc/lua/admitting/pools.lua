@@ -13,19 +13,15 @@ local function share_of(field)
   local text = redis.call('HGET', KEYS[10], field)
   return text and unpacked(text)
 end
-local function left_of_claims(pool, tier)  -- below 0 where more counts in this pool than was given there
-  local p, claims = pool.record, pool.claims[tier]
-  return claims[1] - p[P.kv0 + 2 * tier], claims[2] - p[P.slots0 + 2 * tier]
-end
 local function unclaimed(pool, tier)
-  local kv, slots = left_of_claims(pool, tier)
-  return math.max(0, kv), math.max(0, slots)
+  local p, claim = pool.record, pool.claims[tier]
+  return math.max(0, claim[1] - p[P.kv0 + 2 * tier]), math.max(0, claim[2] - p[P.slots0 + 2 * tier])
 end
-local function left_of_shares(tier)  -- in all pools
+local function unclaimed_in(some, tier)  -- in several pools: what counts in one beyond its claim is off that of another
   local kv, slots = 0, 0
-  for _, pool in ipairs(pools) do
-    local more_kv, more_slots = left_of_claims(pool, tier)
-    kv, slots = kv + more_kv, slots + more_slots
+  for _, pool in ipairs(some) do
+    local p, claim = pool.record, pool.claims[tier]
+    kv, slots = kv + claim[1] - p[P.kv0 + 2 * tier], slots + claim[2] - p[P.slots0 + 2 * tier]
   end
   return kv, slots
 end

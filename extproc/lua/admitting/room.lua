@@ -20,8 +20,8 @@ end
 
 -- What an entitlement holds in a pool counts against its base or share as it is now, whenever it was admitted. A base
 -- stands in every pool; of a share only what does not count in another pool is left.
-local function claim(r, e, t, pool)
-  local u, p, n = use(r.name, pool.name), pool.record, 2 * math.min(r.tier, 3)
+local function claim(r, e, t, p, u)  -- p: the pool's record, u: the use of it
+  local n = 2 * math.min(r.tier, 3)
   local most_kv, most_slots = t.in_kv, t.in_slots
   if r.tier > 1 then
     most_kv, most_slots = most_kv - e[E.in_kv] + u[3], most_slots - e[E.in_slots] + u[4]
@@ -37,16 +37,18 @@ end
 -- which it may use anywhere; and no more than is left to the others in all pools, for how a share is divided among them
 -- is not known here.
 local function claims_of_others(pool, r, e, t)
-  local tier, u = math.min(r.tier, 3), use(r.name, pool.name)
+  local tier = math.min(r.tier, 3)
   local kv, slots = unclaimed(pool, tier)
-  local own_kv, own_slots = math.max(0, t.in_kv - e[E.kv]), math.max(0, t.in_slots - e[E.slots])
-  local all_kv, all_slots = left_of_claims(pool, tier)
-  all_kv, all_slots = all_kv - t.in_kv + u[3], all_slots - t.in_slots + u[4]
-  if pool.divided then
-    all_kv, all_slots = left_of_shares(tier)
-    all_kv, all_slots = all_kv - t.in_kv + e[E.in_kv], all_slots - t.in_slots + e[E.in_slots]
+  kv, slots = kv - math.max(0, t.in_kv - e[E.kv]), slots - math.max(0, t.in_slots - e[E.slots])
+  if kv <= 0 and slots <= 0 then return 0, 0 end
+  local all_kv, all_slots = unclaimed_in(pool.divided and pools or { pool }, tier)
+  local counted_kv, counted_slots = e[E.in_kv], e[E.in_slots]
+  if not pool.divided then
+    local u = use(r.name, pool.name)
+    counted_kv, counted_slots = u[3], u[4]
   end
-  return math.max(0, math.min(kv - own_kv, all_kv)), math.max(0, math.min(slots - own_slots, all_slots))
+  return math.max(0, math.min(kv, all_kv - t.in_kv + counted_kv)),
+         math.max(0, math.min(slots, all_slots - t.in_slots + counted_slots))
 end
 
 -- What of a request of a promised class is its own claim in a pool: what it has left of its base there.
