@@ -45,7 +45,7 @@ Maker = Callable[[random.Random, int], tuple[list[Message], list[dict[str, Any]]
 
 
 def make(kind: str, count: int, seed: int) -> list[Ask]:
-    """`count` requests of one kind; the same for the same seed and the same packages."""
+    """`count` requests of one kind; the same for the same seed and packages, but for logs, which are written anew."""
     draw, maker = random.Random(f"{kind} {seed}"), _makers()[kind]  # noqa: S311 - a benchmark's dice
     return [_ask(kind, draw, *maker(draw, _size(draw))) for _ in range(count)]
 

@@ -41,7 +41,7 @@ QUICK = Size(
 FULL = Size(
     kinds=asks.kinds(),
     vocabularies=tuple(VOCABULARIES),
-    swaps=(*QUICK.swaps, ("cl100k", "deepseek"), (TINY, "o200k")),
+    swaps=(("cl100k", "cl100k"), *QUICK.swaps, ("cl100k", "deepseek"), (TINY, "o200k")),  # the first is no change
     requests=800,
     orders=3,
 )

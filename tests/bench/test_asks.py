@@ -1,4 +1,4 @@
-"""The benchmark's requests are the same wherever the same packages are installed."""
+"""The benchmark's requests: the same again, as large as asked for, and tokenized whole."""
 
 from __future__ import annotations
 

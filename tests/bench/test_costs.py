@@ -1,4 +1,4 @@
-"""An estimate costs a few times what decoding the same body costs, and less than that where bodies are large."""
+"""An estimate costs a few times what decoding the same body costs, however large that is."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def measured() -> tuple[Cost, ...]:
 
 
 def test_a_small_body_costs_no_more_than_a_few_times_its_decoding(measured: tuple[Cost, ...]) -> None:
-    assert [one for one in measured if one.bytes < LARGE and one.estimate > 5 * one.json] == []
+    assert [one for one in measured if one.bytes < LARGE and one.estimate > 4 * one.json] == []
 
 
-def test_a_large_body_costs_little_more_than_its_decoding(measured: tuple[Cost, ...]) -> None:
+def test_no_part_of_the_cost_of_a_large_body_grows_faster_than_its_decoding(measured: tuple[Cost, ...]) -> None:
     assert [one for one in measured if one.bytes >= LARGE and one.estimate > 3 * one.json] == []
