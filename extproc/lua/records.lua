@@ -1,19 +1,19 @@
 -- Shared by all operations: how state is written, and the clock.
 --
 -- Keyspace of a model M; every key has the tag {M}, so all of it lives in one slot of a Cluster:
---   tp2:{M}:entitlements  hash, entitlement -> E record     tp2:{M}:leases     hash, lease -> L record
---   tp2:{M}:pools         hash, pool -> P record            tp2:{M}:deadlines  sorted set, lease by deadline in ms
---   tp2:{M}:uses          hash, "ENTITLEMENT POOL" -> KV tokens and slots that its leases hold there, and
+--   tp3:{M}:entitlements  hash, entitlement -> E record     tp3:{M}:leases     hash, lease -> L record
+--   tp3:{M}:pools         hash, pool -> P record            tp3:{M}:deadlines  sorted set, lease by deadline in ms
+--   tp3:{M}:uses          hash, "ENTITLEMENT POOL" -> KV tokens and slots that its leases hold there, and
 --                         what of both counts against its base or share there
---   tp2:{M}:borrowed      sorted set, "POOL LEASE" of leases that may be taken back; the highest score goes first
---   tp2:{M}:unmet         hash, entitlement -> distinct requests lately refused: "FINGERPRINT:UNTIL:POOL:KV:TOKENS"
---   tp2:{M}:queue         sorted set, "ORDER ARRIVAL LEASE ENTITLEMENT" of requests that wait, by tier
---   tp2:{M}:waiters       hash, lease -> W record           tp2:{M}:shares     hash, of the controller (shares.lua)
---   tp2:{M}:leader        hash, who sets the shares (lead.lua)
---   tp2:{M}:settled       hash, "ENTITLEMENT prompt|completion" -> tokens ever charged
---   tp2:{M}:estimates     hash, what has been learned (see settle.lua)
+--   tp3:{M}:borrowed      sorted set, "POOL LEASE" of leases that may be taken back; the highest score goes first
+--   tp3:{M}:unmet         hash, entitlement -> distinct requests lately refused: "FINGERPRINT:UNTIL:POOL:KV:TOKENS"
+--   tp3:{M}:queue         sorted set, "ORDER ARRIVAL LEASE ENTITLEMENT" of requests that wait, by tier
+--   tp3:{M}:waiters       hash, lease -> W record           tp3:{M}:shares     hash, of the controller (shares.lua)
+--   tp3:{M}:leader        hash, who sets the shares (lead.lua)
+--   tp3:{M}:settled       hash, "ENTITLEMENT prompt|completion" -> tokens ever charged
+--   tp3:{M}:estimates     hash, what has been learned (see settle.lua)
 -- Records are numbers with spaces between. Levels are in millitokens (tokens/s x ms), times in ms, all integers.
--- Raise tp2 when a field changes its meaning: two releases can then run side by side.
+-- Raise tp3 when a field changes its meaning: two releases can then run side by side.
 local E = { held = 1, kv = 2, slots = 3, in_kv = 4, in_slots = 5, level = 6, excess = 7, at = 8, hold_ms = 9,
             peak_kv = 10, peak_slots = 11, asked = 12, served = 13 }
 -- E: in_kv, in_slots are what counts against the base or share as it was when the entitlement last asked, in all pools:

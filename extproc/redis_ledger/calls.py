@@ -31,7 +31,7 @@ def connect(url: str) -> redis.asyncio.Redis:
 
 
 def keys(model: str, *names: str) -> list[str]:
-    return [f"tp2:{{{model}}}:{name}" for name in names]
+    return [f"tp3:{{{model}}}:{name}" for name in names]
 
 
 def pairs(flat: Sequence[str]) -> Iterable[tuple[str, str]]:

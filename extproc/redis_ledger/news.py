@@ -36,7 +36,7 @@ class News:
         catch_up: Callable[[], Awaitable[None]],
     ) -> None:
         """`decoded` makes an answer to a lease of its numbers."""
-        self.channel = f"tp2:news:{secrets.token_hex(8)}"
+        self.channel = f"tp3:news:{secrets.token_hex(8)}"
         self.waiting: dict[str, asyncio.Future[Answer]] = {}  # by lease
         self.borrowed: dict[str, asyncio.Future[None]] = {}  # by lease
         self._client = client

@@ -63,15 +63,15 @@ class Running:
     async def fill(self, name: str, records: dict[str, str]) -> None:
         """A whole hash of model m at once."""
         await self.client.execute_command(  # type: ignore[no-untyped-call]
-            "HSET", f"tp2:{{m}}:{name}", *(part for pair in records.items() for part in pair)
+            "HSET", f"tp3:{{m}}:{name}", *(part for pair in records.items() for part in pair)
         )
 
     async def leader(self, model: str = "m") -> str:
-        return str(await self.client.hget(f"tp2:{{{model}}}:leader", "holder"))
+        return str(await self.client.hget(f"tp3:{{{model}}}:leader", "holder"))
 
     async def ticked_at(self, model: str = "m") -> int:
         """When the shares were set last, in ms; 0: never."""
-        return int(await self.client.hget(f"tp2:{{{model}}}:shares", "tick at") or 0)
+        return int(await self.client.hget(f"tp3:{{{model}}}:shares", "tick at") or 0)
 
     async def until_ticked(self, times: int = 1, model: str = "m") -> None:
         for _ in range(times):
@@ -113,7 +113,7 @@ async def test_the_servers_that_answer_are_what_the_shares_stand_for(running: Ru
     servers = Fixed(count=3)
     running.start("one", servers)
     await running.until_ticked()
-    assert str(await running.client.hget("tp2:{m}:shares", "pool default")).startswith("3 ")
+    assert str(await running.client.hget("tp3:{m}:shares", "pool default")).startswith("3 ")
 
 
 async def test_another_takes_over_within_three_ticks(running: Running) -> None:
@@ -137,7 +137,7 @@ async def test_gain_and_loss_of_the_lead_are_logged(running: Running, caplog: py
     with caplog.at_level(logging.INFO, "extproc.controller"):
         running.start("one")
         await running.until_ticked(times=2)
-        await running.client.hset("tp2:{m}:leader", mapping={"holder": "thief", "term": 9**15})
+        await running.client.hset("tp3:{m}:leader", mapping={"holder": "thief", "term": 9**15})
 
         async def lost() -> bool:
             return "leads m no longer" in caplog.messages
@@ -191,7 +191,7 @@ async def test_a_model_that_fails_holds_up_no_other(running: Running) -> None:
     entitlement = Entitlement("bob", "n", ServiceClass.ELASTIC, BASE, BASE)
     policy = Policy((MODEL, other), (*POLICY.entitlements, entitlement))
 
-    await running.client.set("tp2:{n}:uses", "no hash")
+    await running.client.set("tp3:{n}:uses", "no hash")
     running.start("one", settings=Settings(policy, tick_ms=TICK_MS))
     await running.until_ticked(times=3)
     assert await running.ticked_at("n") == 0

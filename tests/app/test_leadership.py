@@ -21,7 +21,7 @@ TICK_MS = 200
 STOPPED_SECONDS = 10.0
 BUSY_SECONDS = 1.5  # what a busy machine may add
 TICKING = f"tick_ms: {TICK_MS}\n{CONFIG}"
-LEADER, SHARES = "tp2:{llama}:leader", "tp2:{llama}:shares"
+LEADER, SHARES = "tp3:{llama}:leader", "tp3:{llama}:shares"
 
 
 @pytest.fixture

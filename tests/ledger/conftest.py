@@ -90,12 +90,12 @@ class Bench:
     async def set_share(self, name: str, share: Vector, cap: Vector, weight: float = 1.0) -> None:
         """As the controller writes it."""
         record = [weight * 1000, *_units(cap), *_units(share), 0, 0, 0, 0, 0]
-        await self.ledger._client.hset("tp2:{m}:shares", name, " ".join(f"{value:.0f}" for value in record))
+        await self.ledger._client.hset("tp3:{m}:shares", name, " ".join(f"{value:.0f}" for value in record))
 
     async def set_pool(self, name: str, servers: int, elastic: Vector, surplus: Vector | None = None) -> None:
         rest = surplus or Vector()
         record = [servers, *_units(elastic), rest.kv_tokens, rest.concurrency, servers]
-        await self.ledger._client.hset("tp2:{m}:shares", f"pool {name}", " ".join(str(value) for value in record))
+        await self.ledger._client.hset("tp3:{m}:shares", f"pool {name}", " ".join(str(value) for value in record))
 
     async def settle(self, lease: str, tokens: int = 0) -> bool:
         return await self.ledger.settle(Settlement(lease, "m", tokens, tokens, 0))

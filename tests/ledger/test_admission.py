@@ -209,7 +209,7 @@ async def test_every_key_lives_in_the_slot_of_its_model_and_has_a_lifetime(bench
     client = b.ledger._client
     keys = [str(key) for key in await client.keys("*")]
     assert keys
-    assert all(key.startswith("tp2:{m}:") for key in keys)
+    assert all(key.startswith("tp3:{m}:") for key in keys)
     assert all([await client.pttl(key) > 0 for key in keys])
 
 

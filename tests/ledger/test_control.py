@@ -41,11 +41,11 @@ class Sidecar:
         return await self.control.seen("m", (1, 1))
 
     async def read(self, name: str) -> dict[str, str]:
-        return {str(key): str(text) for key, text in (await self.client.hgetall(f"tp2:{{m}}:{name}")).items()}
+        return {str(key): str(text) for key, text in (await self.client.hgetall(f"tp3:{{m}}:{name}")).items()}
 
     async def write(self, name: str, records: Mapping[str, str]) -> None:
         for field, record in records.items():
-            await self.client.hset(f"tp2:{{m}}:{name}", field, record)
+            await self.client.hset(f"tp3:{{m}}:{name}", field, record)
 
 
 @pytest.fixture
@@ -252,7 +252,7 @@ async def test_tokens_asked_and_served_are_the_end_of_an_entitlements_record(sid
 async def test_who_is_new_since_the_last_tick_has_not_asked_since_it(sidecar: Sidecar) -> None:
     """Else all its history would count as the demand of one tick."""
     await sidecar.control.set_shares("m", await sidecar.lead(), shares())
-    await sidecar.client.hdel("tp2:{m}:shares", "bob")
+    await sidecar.client.hdel("tp3:{m}:shares", "bob")
     await sidecar.write("entitlements", {"bob": "1 2 3 4 5 6 7 8 9 10 11 5000 4000"})
     seen = await sidecar.seen()
     assert (seen.asked[2], seen.standing.asked[2], seen.standing.served[2]) == (5000, 5000, 4000)

@@ -345,7 +345,7 @@ async def test_a_share_above_which_one_asks_in_another_pool_leaves_that_of_other
 async def test_a_borrowed_lease_that_the_server_lost_stops_nobody(bench: Benches) -> None:
     b = bench(model(only=TEN), entitlement("g", GUARANTEED, Vector(100, 1000, 6)), entitlement("p", PREEMPTIBLE, WIDE))
     borrowed = await admitted(b, "p", 10)
-    await b.ledger._client.hdel("tp2:{m}:leases", borrowed[-1])
+    await b.ledger._client.hdel("tp3:{m}:leases", borrowed[-1])
     assert len(await admitted(b, "g", 1)) == 1
     assert await b.is_taken(borrowed[-2])
 

@@ -180,7 +180,7 @@ class LedgerLife(RuleBasedStateMachine):
 
     async def stored(self) -> dict[str, tuple[bool, int, int]]:
         """By lease: whether it is borrowed, its KV tokens, its slots."""
-        found = await self.ledgers[0]._client.hgetall("tp2:{m}:leases")
+        found = await self.ledgers[0]._client.hgetall("tp3:{m}:leases")
         records = {str(lease): str(record).split() for lease, record in found.items()}
         return {lease: (r[4] == "1", int(r[6]), int(r[7])) for lease, r in records.items()}
 

@@ -232,16 +232,16 @@ async def test_a_request_asked_for_again_is_not_more_demand(bench: Benches) -> N
         assert isinstance((await b.ask_for("e", "again"))[1], Refused)
     await b.ask_for("e", "another")
     assert await _asked(b, "e") == 300
-    unmet = await b.ledger._client.hget("tp2:{m}:unmet", "e")
+    unmet = await b.ledger._client.hget("tp3:{m}:unmet", "e")
     assert [entry.split(":")[0] for entry in str(unmet).split()] == ["again", "another"]
     await b.settle(first, 70)
     assert isinstance((await b.ask_for("e", "again"))[1], Admitted)
     assert await _asked(b, "e") == 270
-    assert "again" not in str(await b.ledger._client.hget("tp2:{m}:unmet", "e"))
+    assert "again" not in str(await b.ledger._client.hget("tp3:{m}:unmet", "e"))
 
 
 async def _asked(b: Bench, name: str) -> int:
-    record = await b.ledger._client.hget("tp2:{m}:entitlements", name)
+    record = await b.ledger._client.hget("tp3:{m}:entitlements", name)
     return int(str(record).split()[11])
 
 
