@@ -46,10 +46,10 @@ def decode(text: str) -> Ticket | None:
         return None
     lease, model, entitlement, pool, api, category, stream, *numbers, retriable, traceparent = values
     try:
-        text_bytes, messages, known_tokens, prompt_estimate, reserved_tokens, prompts, answers, asked = map(int, numbers)
+        text_bytes, messages, known_tokens, prompt_estimate, reserved_tokens, prompts, answers, most = map(int, numbers)
         return Ticket(
             lease, model, entitlement, pool, Api(api), Category(category), stream == "1", text_bytes, messages,
-            known_tokens, prompt_estimate, reserved_tokens, prompts, answers, asked, retriable == "1", traceparent,
+            known_tokens, prompt_estimate, reserved_tokens, prompts, answers, most, retriable == "1", traceparent,
         )  # fmt: skip
     except ValueError:
         return None
