@@ -28,7 +28,7 @@ def show(report: Report) -> None:
 
 def _kinds(report: Report, scores: Sequence[Scored]) -> None:
     names = report.size.vocabularies
-    title = f"Error of the mean after {accuracy.LEARNED_AFTER} observations; P95 of one request"
+    title = f"After {accuracy.LEARNED_AFTER} observations: mean error, and P95"
     rows = [
         (kind, *(signed(one.error) for one in found), *(percent(one.p95, 0) for one in found))
         for kind, found in _by_kind(scores)
