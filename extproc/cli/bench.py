@@ -24,7 +24,12 @@ EXTRA = "pip install 'tokenpool[bench]'"
 
 @click.group(short_help="Measure Tokenpool itself.")
 def bench() -> None:
-    """Measure Tokenpool itself, on real data, without a server."""
+    """Measure Tokenpool itself, on real data, without a server.
+
+    \b
+    Example:
+      tokenpool bench estimator --quick
+    """  # noqa: D301 - click wants the character
 
 
 @bench.command(short_help="How well prompts' tokens are estimated, on real texts and tokenizers.")

@@ -17,6 +17,7 @@ from extproc.core.ratios import FIRST_DEVIATION_SHARE, PRIORS
 
 TEACHERS = 9  # entitlements that taught last
 FULL_VOICE = 20  # observations from which on a teacher counts no more; the prior counts as much
+LONE_FACTOR = 2.0  # a teacher that nobody else confirms is believed down to this part of the prior
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ def consensus(known: Class, prior: Average) -> Average:
     """
     voices = [*((one.average, min(one.average.n, FULL_VOICE)) for one in known), (prior, FULL_VOICE)]
     mean = _median([(voice.mean, weight) for voice, weight in voices])
+    if len(known) == 1:
+        mean = max(mean, prior.mean / LONE_FACTOR)
     deviation = _median([(voice.deviation + abs(voice.mean - mean), weight) for voice, weight in voices])
     return Average(sum(one.average.n for one in known), mean, deviation)
 

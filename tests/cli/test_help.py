@@ -14,7 +14,9 @@ SHOWN = [name for name, command in main.commands.items() if not command.hidden]
 
 
 def test_the_commands_are_these() -> None:
-    assert sorted(SHOWN) == ["check", "envoy", "key", "plan", "scenario", "serve", "sim", "simulate", "status", "up"]
+    assert sorted(SHOWN) == [
+        *("bench", "check", "envoy", "key", "plan", "scenario", "serve", "sim", "simulate", "status", "up")
+    ]
 
 
 def test_the_version_is_the_packages() -> None:

@@ -25,6 +25,8 @@ def teacher(name: str, mean: float, n: int = 100, deviation: float = 0.4) -> Tea
         pytest.param((), 4.0, id="nobody: the prior"),
         pytest.param((teacher("a", 3.0),), 3.0, id="one who says more tokens"),
         pytest.param((teacher("a", 5.0),), 4.0, id="one who says fewer is not enough"),
+        pytest.param((teacher("a", 0.25),), 2.0, id="one alone is not believed that it is more than twice as many"),
+        pytest.param((teacher("a", 0.5), teacher("b", 0.5)), 0.5, id="two are"),
         pytest.param((teacher("a", 5.0), teacher("b", 5.2)), 5.0, id="two"),
         pytest.param((teacher("a", 5.0), teacher("b", 5.2), teacher("c", 0.3)), 4.0, id="two and a liar"),
         pytest.param((teacher("a", 3.0, n=1),), 4.0, id="one who has taught once is hardly heard"),
