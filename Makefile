@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 # Tests that only compute run on two cores; those that watch the clock or start the whole stack, one after another.
-COMPUTING := $(addprefix tests/,admin bench cli config core fleet ledger planning sim telemetry traces)
-TIMED := $(addprefix tests/,fleet/test_live.py ledger/test_two_sidecars.py ledger/test_waiting.py telemetry/test_tracing.py)
+COMPUTING := $(addprefix tests/,admin bench cli config core docs edge fleet ledger planning sim telemetry traces)
+TIMED := $(addprefix tests/,docs/test_readme.py fleet/test_live.py ledger/test_two_sidecars.py ledger/test_waiting.py \
+  telemetry/test_tracing.py)
 OTHERS := $(filter-out $(COMPUTING) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 
 .PHONY: setup lock envoy up test test-vllm lint format types protos check clean
@@ -25,7 +26,7 @@ up: setup
 	$(BIN)/tokenpool up --config tokenpool.yaml
 
 test: setup
-	$(BIN)/pytest --numprocesses 2 --dist worksteal $(addprefix --ignore=,$(TIMED)) $(COMPUTING)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile $(addprefix --ignore=,$(TIMED)) $(COMPUTING)
 	$(BIN)/pytest $(OTHERS) $(TIMED)
 
 test-vllm: setup
