@@ -197,14 +197,19 @@ async def test_a_model_that_fails_holds_up_no_other(running: Running) -> None:
     assert await running.ticked_at("n") == 0
 
 
-async def test_a_tick_of_ten_thousand_entitlements_takes_less_than_a_tenth_of_a_second_of_cpu(running: Running) -> None:
-    """All active in both pools, each with a request that was refused. The best of several: others may be busy."""
+async def test_a_tick_of_ten_thousand_entitlements_costs_a_few_times_what_it_takes_to_read_their_numbers(
+    running: Running,
+) -> None:
+    """All active in both pools, each with a request that was refused. The best of several: others may be busy.
+
+    It costs seven times as much as plain Python needs to read 13 numbers of each: 92 ms against 13.
+    """
     pools = (Pool("short", ("http://a:1",), 8192, CROWDED), Pool("long", ("http://b:1",), 65_536, CROWDED))
     crowd = tuple(Entitlement(f"tenant-{n:05d}", "m", ServiceClass.ELASTIC, ONE, TWO) for n in range(10_000))
     policy = Policy((Model("m", pools),), crowd)
     control = RedisControl(running.client, policy, Silent())
     controller = Controller(Settings(policy), control, Fixed(count=1, pools=2), "one")
-    spent = []
+    spent, plain = [], []
     for round_ in range(1, 7):
         await running.fill(
             "uses", {f"{one.name} {pool.name}": f"{500 + round_} 1 0 0" for one in crowd for pool in pools}
@@ -216,7 +221,10 @@ async def test_a_tick_of_ten_thousand_entitlements_takes_less_than_a_tenth_of_a_
         began = time.process_time()
         assert await controller.tick_once("m") is None
         spent.append(time.process_time() - began)
-    assert min(spent) < 0.1
+        began = time.process_time()
+        assert sum(sum(map(int, record.split())) for _ in crowd) > 0
+        plain.append(time.process_time() - began)
+    assert min(spent) < 12 * min(plain)
 
 
 @pytest.mark.parametrize(
