@@ -76,11 +76,15 @@ def _drifts(report: Report) -> None:
         (
             *(one.rule, f"{one.drift.before} to {one.drift.after}"),
             "never" if one.drift.until_close is None else f"{one.drift.until_close:.0f}",
-            *(str(one.drift.never_close), percent(one.drift.error), percent(one.drift.largest_error)),
+            str(one.drift.never_close),
+            *(percent(one.drift.error), percent(one.drift.largest_error), str(one.drift.close_later)),
         )
         for one in report.drifts
     ]
-    columns = ("rule", "tokenizers", ">requests until within 1 %", ">kinds never", ">error 100-200 later", ">largest")
+    columns = (
+        *("rule", "tokenizers", ">requests until within 1 %", ">kinds never"),
+        *(">error 100-200 later", ">largest", ">kinds within 1 %"),
+    )
     tables.show("A tokenizer is swapped", columns, rows)
 
 

@@ -19,7 +19,8 @@ def _bytes(*ranges: tuple[int, int]) -> bytes:
     return b"".join(bytes(range(first, last + 1)) for first, last in ranges)
 
 
-# First bytes of UTF-8 characters. C2-CD, accented Latin, stay with prose.
+# First bytes of UTF-8 characters; all others are ASCII or come after one. C2-CD, accented Latin, stay with prose.
+_NOT_FIRST = _bytes((0x00, 0xBF))
 _HAN = _bytes((0xE4, 0xE9))
 _KANA = b"\xe3"  # and CJK punctuation
 _HANGUL = _bytes((0xEA, 0xED))
@@ -51,7 +52,8 @@ _SHORT = 48  # characters; shares of less than that say little
 
 def sample(texts: Sequence[str]) -> str:
     """The beginnings and middles of the largest texts, at most SAMPLE_CHARACTERS in all."""
-    largest = heapq.nlargest(SAMPLED_TEXTS, texts, key=len)
+    few = len(texts) <= SAMPLED_TEXTS  # a heap costs more than that to set up
+    largest = sorted(texts, key=len, reverse=True) if few else heapq.nlargest(SAMPLED_TEXTS, texts, key=len)
     if sum(map(len, largest)) <= SAMPLE_CHARACTERS:
         return "\n".join(largest)[:SAMPLE_CHARACTERS]
     half = SAMPLE_CHARACTERS // len(largest) // 2 - 1  # one character less, for the line break
@@ -82,12 +84,13 @@ def classify(sample: str) -> Category:
 
 def _script(data: bytes, characters: int) -> Category | None:
     """None where most of it is Latin."""
-    han, kana, hangul = (_count(data, leads) for leads in (_HAN, _KANA, _HANGUL))
+    firsts = data.translate(None, _NOT_FIRST)
+    han, kana, hangul = _count(firsts, _HAN), _count(firsts, _KANA), _count(firsts, _HANGUL)
     if han + kana + hangul > _CJK_SHARE * characters:
         if hangul >= max(han, kana):
             return Category.KOREAN
         return Category.JAPANESE if kana > _JAPANESE_KANA * (han + kana) else Category.CHINESE
-    counts = [(_count(data, leads), category) for category, leads in _SCRIPTS]
+    counts = [(_count(firsts, leads), category) for category, leads in _SCRIPTS]
     most, category = max(counts, key=itemgetter(0))
     return category if most > _SCRIPT_SHARE * characters else None
 
