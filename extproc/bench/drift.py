@@ -34,14 +34,14 @@ class Drift:
 def swapped(make: Callable[[], Rule], prompts: Prompts, before: str, after: str) -> Drift:
     """Each kind's first quarter under one tokenizer, then the rest under the other."""
     pairs = [(prompts[before][kind], prompts[after][kind]) for kind in prompts[before]]
-    untils = [_until_close(*_swapped(make, *pair, order=0)) for pair in pairs]
+    waits = [_until_close(*_swapped(make, *pair, order=0)) for pair in pairs]
     errors = [_later_error(make, *pair) for pair in pairs]
-    median = float(np.median(untils))
+    median = float(np.median(waits))
     return Drift(
         before,
         after,
         until_close=None if median == np.inf else median,
-        never_close=untils.count(np.inf),
+        never_close=waits.count(np.inf),
         error=float(np.mean(errors)),
         largest_error=max(errors),
         close_later=sum(error <= CLOSE for error in errors),
