@@ -88,7 +88,6 @@ class Settlements:
         beliefs = await self._beliefs.of(ticket.model, ticket.entitlement, ticket.category)
         model = self._models[ticket.model]
         due = charge(ticket, ending, model.cost, beliefs.stream_bytes_per_token)
-        misroute = misrouted(ticket, ending)
         cut = ending.attempts == 1 and cut_short(ticket, due, _length(model, ticket.pool))  # else another pool's server
         settlement = Settlement(
             ticket.lease,
@@ -100,8 +99,7 @@ class Settlements:
         )
         if await self._settled(settlement):
             truncated = cut and ticket.pool != model.pools[-1].name
-            fact = _fact(ticket, ending, due, ended_ns)
-            self._observer.settled(replace(fact, misrouted=misroute, truncated=truncated))
+            self._observer.settled(_fact(ticket, ending, due, ended_ns, truncated=truncated))
 
     async def _renew(self, model: str, leases: list[str]) -> None:
         try:
@@ -153,7 +151,7 @@ def _lesson(ticket: Ticket, ending: Ending, due: Charge, beliefs: Beliefs, *, cu
     )
 
 
-def _fact(ticket: Ticket, ending: Ending, due: Charge, ended_ns: int) -> Settled:
+def _fact(ticket: Ticket, ending: Ending, due: Charge, ended_ns: int, *, truncated: bool) -> Settled:
     return Settled(
         model=ticket.model,
         entitlement=ticket.entitlement,
@@ -168,6 +166,8 @@ def _fact(ticket: Ticket, ending: Ending, due: Charge, ended_ns: int) -> Settled
         ttft_seconds=ending.ttft_seconds,
         duration_seconds=ending.duration_seconds,
         at_ns=ended_ns,
+        misrouted=misrouted(ticket, ending),
+        truncated=truncated,
         traceparent=ticket.traceparent,
     )
 

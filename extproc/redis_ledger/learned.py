@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from extproc.core import averages, lessons, ratios, teachers
@@ -39,7 +39,7 @@ class Shared:
 
     stream_bytes_per_token: float
     overhead: Average
-    classes: Mapping[Category, Class]
+    of_category: Mapping[Category, Average]
 
 
 def own_fields(entitlement: str, category: Category) -> tuple[str, ...]:
@@ -47,13 +47,14 @@ def own_fields(entitlement: str, category: Category) -> tuple[str, ...]:
     return (ratio, *(f"{kind} {entitlement}" for kind in ("overhead", "output", "open")))
 
 
-def shared(records: Sequence[str | None]) -> Shared:
-    """In the order of SHARED_FIELDS."""
+def shared(records: Sequence[str | None], wanted: Iterable[Category]) -> Shared:
+    """In the order of SHARED_FIELDS. What teachers say is weighed once for each category, however many ask."""
     stream, overhead, *of_categories = records
+    known = classes(of_categories)
     return Shared(
         stream_bytes_per_token=_average(stream).mean if stream else PRIOR_STREAM_BYTES_PER_TOKEN,
         overhead=teachers.consensus(_class(overhead), PRIOR_TEMPLATE),
-        classes=classes(of_categories),
+        of_category={category: teachers.of_category(category, known) for category in set(wanted)},
     )
 
 
@@ -72,7 +73,7 @@ def beliefs(of_all: Shared, category: Category, of_one: Sequence[str | None]) ->
     """`of_one`: in the order of own_fields."""
     ratio, overhead, output, open_output = of_one
     return Beliefs(
-        of_model=teachers.of_category(category, of_all.classes),
+        of_model=of_all.of_category[category],
         of_entitlement=_average(ratio) if ratio else NOTHING,
         overhead_of_model=of_all.overhead,
         overhead_of_entitlement=_average(overhead) if overhead else NOTHING,

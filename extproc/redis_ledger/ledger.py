@@ -191,10 +191,11 @@ class RedisLedger:
             "beliefs", len(wanted), lambda: self._client.hmget(key, fields), self._verdict_seconds
         )
         found = iter(cast("list[str | None]", answer))
-        shared = learned.shared([next(found) for _ in learned.SHARED_FIELDS])
+        categories = [category for _entitlement, category in wanted]
+        shared = learned.shared([next(found) for _ in learned.SHARED_FIELDS], categories)
         return [
             learned.beliefs(shared, category, [next(found) for _ in range(learned.OWN_FIELDS)])
-            for _entitlement, category in wanted
+            for category in categories
         ]
 
     async def alive(self) -> bool:
