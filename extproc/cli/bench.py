@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from extproc.cli import options
+from extproc.cli.bars import progress_bars
 from extproc.cli.failures import Failure
+from extproc.cli.pictures import require_pictures
 
 if TYPE_CHECKING:
     from extproc.bench.prompts import Progress
@@ -58,7 +60,7 @@ def estimator(*, quick: bool, trace: tuple[Path, ...], seed: int, out: Path, pic
     """  # noqa: D301 - click wants the character
     path = out / PICTURE if picture else None
     if path is not None:
-        require_pictures()
+        require_pictures(install=EXTRA)
     from extproc.bench.packages import MissingPackage
     from extproc.bench.report import FULL, QUICK, measure
 
@@ -73,16 +75,6 @@ def estimator(*, quick: bool, trace: tuple[Path, ...], seed: int, out: Path, pic
 
         draw(report.curves, path)
     show_json(report, path) if as_json else show(report, path)
-
-
-def require_pictures() -> None:
-    """Before time is spent on what could not be drawn."""
-    from extproc.pictures import NoPictures, require
-
-    try:
-        require()
-    except NoPictures as error:
-        raise Failure(f"matplotlib is not installed: {EXTRA}, or give --no-picture") from error
 
 
 def answers(path: Path) -> tuple[str, Sequence[float]]:
@@ -103,11 +95,7 @@ def answers(path: Path) -> tuple[str, Sequence[float]]:
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+    with progress_bars() as bars:
         bar = bars.add_task("estimator", total=1.0)
         yield lambda share: bars.update(bar, completed=share)
 

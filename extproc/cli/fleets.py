@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from extproc.cli import options
+from extproc.cli.bars import progress_bars
 from extproc.cli.failures import Failure
 from extproc.cli.plan_options import Described, ServerOptions, described
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 LONGEST_POOL = 4  # parts of a --pool
-NO_MATPLOTLIB = "matplotlib is not installed: pip install 'tokenpool[plan]', or give --no-picture"
 
 
 def measured_option(command: F) -> F:
@@ -98,24 +98,12 @@ def make_fleet(name: str, pools: Sequence[Pool], **how: Any) -> Fleet:  # noqa: 
         raise Failure(str(error), exit_code=2) from error
 
 
-def require_pictures() -> None:
-    """Before time is spent on what could not be drawn."""
-    from extproc.pictures import NoPictures, require
-
-    try:
-        require()
-    except NoPictures as error:
-        raise Failure(NO_MATPLOTLIB) from error
-
-
 @contextmanager
 def progress_bar(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Of requests that have come; `total` is None where nobody knows how many runs it takes."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    with progress_bars(*columns) as bars:
         bar = bars.add_task(name, total=total)
         yield lambda requests: bars.advance(bar, requests)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -21,6 +23,20 @@ MAX_PORT = 65_535
 PORT = click.IntRange(1, MAX_PORT)
 PORT_OR_ANY = click.IntRange(0, MAX_PORT)
 MAX_WORKERS = 256
+
+
+def grouped(name: str, values: Callable[..., Any], decorators: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
+    """Gives a command these options; it takes them as one keyword, a dataclass with their names as its fields."""
+
+    def decorate(command: F) -> F:
+        @functools.wraps(command)
+        def gathered(*args: Any, **given: Any) -> Any:  # noqa: ANN401 - whatever the command's are
+            found = values(**{field.name: given.pop(field.name) for field in fields(values)})  # type: ignore[arg-type]
+            return command(*args, **{name: found}, **given)
+
+        return functools.reduce(lambda function, option: option(function), reversed(decorators), cast("F", gathered))
+
+    return decorate
 
 
 def config_option(command: F) -> F:

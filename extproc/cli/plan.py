@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 import click
 
 from extproc.cli import options, tables
+from extproc.cli.bars import progress_bars
 from extproc.cli.failures import Failure
+from extproc.cli.pictures import require_pictures
 from extproc.cli.plan_options import ServerOptions, described, server_options
 from extproc.cli.traffic import Traffic, load_traffic, traffic_options
+from extproc.traces.papers import DOLLARS_PER_GPU_HOUR
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from extproc.planning.forms import Rates
     from extproc.planning.plan import Plan
     from extproc.planning.report import Prices, Table
     from extproc.planning.sizing import Need
     from extproc.traces.trace import Trace
 
-NO_MATPLOTLIB = "matplotlib is not installed: pip install 'tokenpool[plan]', or leave --out away"
 PICTURE = "plan.png"
 THRESHOLD = 8192
 
@@ -59,7 +59,9 @@ class Wishes:
 )
 @click.option("--threshold", type=click.IntRange(1), metavar="TOKENS", help="Where to split.  [default: the best]")
 @click.option("--gpus-per-server", type=click.IntRange(1), help="[default: 8 with --timing, else 1]")
-@click.option("--price", type=click.FloatRange(0), default=2.21, show_default=True, help="Dollars a GPU-hour.")
+@click.option(
+    "--price", type=click.FloatRange(0), default=DOLLARS_PER_GPU_HOUR, show_default=True, help="Dollars a GPU-hour."
+)
 @click.option(
     "--server-rates",
     metavar="MIXED,SHORT[,LONG]",
@@ -134,11 +136,12 @@ def make_plan(
     from extproc.planning.report import Prices
     from extproc.planning.sizing import Infeasible
 
-    require_pictures(output)
+    if output.directory is not None:
+        require_pictures(otherwise="leave --out away")
     trace, rate = load_trace(traffic)
     need, gpus = needed(trace, rate, options_, wishes)
     gpus_per_server, price = costs
-    with progress() as bar:
+    with progress_bars() as bar:
         task = bar.add_task("planning", total=steps(need, wishes.threshold))
         try:
             found = make(need, wishes.threshold, lambda: bar.advance(task))
@@ -148,16 +151,6 @@ def make_plan(
             task = bar.add_task("simulating", total=None)
             found = trial.of_plan(trace, found, lambda: bar.advance(task))
     show_plan(found, Prices(gpus_per_server or gpus, price), output)
-
-
-def require_pictures(output: Output) -> None:
-    from extproc.pictures import NoPictures, require
-
-    if output.directory is not None:
-        try:
-            require()
-        except NoPictures as error:
-            raise Failure(NO_MATPLOTLIB) from error
 
 
 def load_trace(traffic: Traffic) -> tuple[Trace, float]:
@@ -198,14 +191,6 @@ def needed(trace: Trace, rate: float, options_: ServerOptions, wishes: Wishes) -
         held_up=wishes.held_up,
     )
     return need, server.gpus
-
-
-def progress() -> Progress:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
 def show_plan(found: Plan, prices: Prices, output: Output) -> None:

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
+from extproc.cli.bars import progress_bars
 from extproc.cli.failures import Failure
+from extproc.cli.options import grouped
 
 if TYPE_CHECKING:
     from extproc.planning.measuring import Measured
@@ -84,15 +84,7 @@ class Described:
     gpus: int  # where they are known, else 1
 
 
-def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command all of these options; it takes their values as one keyword, `server`."""
-
-    @functools.wraps(command)
-    def gathered(*args: Any, **given: Any) -> Any:  # noqa: ANN401 - whatever the command's are
-        server = ServerOptions(**{field.name: given.pop(field.name) for field in fields(ServerOptions)})
-        return command(*args, server=server, **given)
-
-    return functools.reduce(lambda function, option: option(function), reversed(_OPTIONS), gathered)
+server_options = grouped("server", ServerOptions, _OPTIONS)
 
 
 def described(options: ServerOptions) -> Described:
@@ -116,14 +108,12 @@ def _measured(options: ServerOptions) -> Described:
 def _measure(options: ServerOptions) -> Measured:
     import asyncio
 
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from extproc.planning.measuring import MeasuringError, measure
 
-    console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with progress_bars(*columns) as bar:
         task = bar.add_task("measuring")
         try:
             return asyncio.run(

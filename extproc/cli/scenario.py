@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from extproc.cli import options, tables
+from extproc.cli.bars import progress_bars
 from extproc.cli.failures import Failure
+from extproc.cli.pictures import require_pictures
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -27,7 +29,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 SHORTEST_SECONDS = 10.0
 NOTICEABLY_LATE = 0.2  # real seconds
 INTERRUPTED = 130  # what a shell makes of SIGINT
-NO_MATPLOTLIB = "matplotlib is not installed: pip install 'tokenpool[plan]', or give --no-picture"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,29 +139,15 @@ def perform(experiment: Experiment, wishes: Wishes) -> None:
     warn_of_lateness(records, wishes.speed)
 
 
-def require_pictures() -> None:
-    """Before minutes are spent on what could not be drawn."""
-    from extproc.pictures import NoPictures, require
-
-    try:
-        require()
-    except NoPictures as error:
-        raise Failure(NO_MATPLOTLIB) from error
-
-
 def run_all(plans: Sequence[Plan], wishes: Wishes) -> Records:
     """One after another, each on a stack of its own."""
     import asyncio
 
-    from rich.console import Console
-    from rich.progress import Progress
-
     from extproc.local.faults import StackError
     from extproc.scenario.running import Interrupted, Manner, run
 
-    console = Console(stderr=True)
     records: dict[str, Record] = {}
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+    with progress_bars() as bars:
         tasks = {plan.name: bars.add_task(plan.name, total=plan.seconds + plan.grace_seconds) for plan in plans}
         for plan in plans:
             manner = Manner(wishes.speed, wishes.seed, partial(advance, bars, tasks[plan.name]))

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from extproc.cli import options, tables
+from extproc.cli.bars import progress_bars
 from extproc.cli.failures import Failure
-from extproc.cli.scenario import INTERRUPTED, NO_MATPLOTLIB
+from extproc.cli.pictures import require_pictures
+from extproc.cli.scenario import INTERRUPTED
 
 if TYPE_CHECKING:
     from extproc.scenario.arena import Ask
@@ -65,29 +67,15 @@ def fairness(*, trace: Path, seed: int, out: Path, picture: bool, as_json: bool)
     show_json(comparison, seed, path) if as_json else show(comparison, path)
 
 
-def require_pictures() -> None:
-    """Before time is spent on what could not be drawn."""
-    from extproc.pictures import NoPictures, require
-
-    try:
-        require()
-    except NoPictures as error:
-        raise Failure(NO_MATPLOTLIB) from error
-
-
 def behind_tokenpool(asks: tuple[Ask, ...]) -> Run:
     import asyncio
-
-    from rich.console import Console
-    from rich.progress import Progress
 
     from extproc.ledger import LedgerUnavailable
     from extproc.local.faults import StackError
     from extproc.scenario import fairness as experiment
     from extproc.scenario.behind_ledger import Disquiet, Offer
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+    with progress_bars() as bars:
         bar = bars.add_task("behind Tokenpool", total=None)
         try:
             run = asyncio.run(experiment.behind_tokenpool(asks, Offer(), lambda now: bars.update(bar, completed=now)))

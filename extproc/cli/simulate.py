@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from extproc.cli import fleets, options, tables
+from extproc.cli.pictures import require_pictures
 from extproc.cli.plan_options import Described, ServerOptions, server_options
 from extproc.cli.traffic import Traffic, load_traffic, traffic_options
 
@@ -121,7 +122,7 @@ def simulate(  # noqa: PLR0913 - one parameter an option, or a group of them
     if context.invoked_subcommand is not None:
         return
     if picture:
-        fleets.require_pictures()
+        require_pictures()
     from extproc.fleet.fleet import Choice
 
     one = fleets.server_of(server, measured)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from extproc.cli import fleets, options, tables
+from extproc.cli.pictures import require_pictures
 from extproc.cli.plan_options import Described, ServerOptions, server_options
 from extproc.cli.simulate import as_document, cells
 from extproc.cli.traffic import Traffic, load_traffic, traffic_options
@@ -79,7 +80,7 @@ def compare(  # noqa: PLR0913 - one parameter an option, or a group of them
       tokenpool simulate compare --trace conv.csv --trace code.csv --servers 8 --loads 0.5,0.9
     """  # noqa: D301 - click wants the character
     if picture:
-        fleets.require_pictures()
+        require_pictures()
     shares = parse_loads(loads)
     one = fleets.server_of(server, measured)
     trace = load_traffic(traffic)

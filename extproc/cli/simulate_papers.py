@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from extproc.cli import fleets, options, tables
+from extproc.cli.pictures import require_pictures
 from extproc.cli.plan_options import ServerOptions, server_options
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def papers(  # noqa: PLR0913 - one parameter an option, or a group of them
       tokenpool simulate papers --rate 100 --requests 20000
     """  # noqa: D301 - click wants the character
     if picture:
-        fleets.require_pictures()
+        require_pictures()
     from extproc.fleet.papers import Server, Traffic, cases
     from extproc.traces.papers import SAVINGS
 

@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from extproc.cli.failures import Failure
+from extproc.cli.options import grouped
 
 if TYPE_CHECKING:
     from extproc.traces.outputs import Outputs
@@ -76,15 +75,7 @@ class Traffic:
     seed: int
 
 
-def traffic_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command all of these options; it takes their values as one keyword, `traffic`."""
-
-    @functools.wraps(command)
-    def gathered(*args: Any, **given: Any) -> Any:  # noqa: ANN401 - whatever the command's are
-        traffic = Traffic(**{field.name: given.pop(field.name) for field in fields(Traffic)})
-        return command(*args, traffic=traffic, **given)
-
-    return functools.reduce(lambda function, option: option(function), reversed(_OPTIONS), gathered)
+traffic_options = grouped("traffic", Traffic, _OPTIONS)
 
 
 def load_traffic(traffic: Traffic) -> Trace:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from extproc.fleet import delays
 from extproc.fleet.fleet import Fleet, Pool
 from extproc.fleet.loads import at_once
 from extproc.fleet.parts import taken
@@ -57,7 +58,7 @@ def smallest(trace: Trace, pool: Pool, target: Target, progress: Progress = lamb
     """Never fewer servers than could serve the requests for ever: a short run would not show that a queue grows."""
     one = one_serves(trace, pool, progress)
     fewest = max(1, math.ceil(trace.requests_per_second / one * (1 - ROUNDING)))
-    reading_ms = np.array([pool.timing.prefill_ms(tokens) for tokens in trace.prompt_tokens.tolist()])
+    reading_ms = delays.prefill_ms(pool.timing, trace.prompt_tokens.astype(np.float64))
 
     def tried(servers: int) -> Sized:
         own = replace(pool, servers=servers)
@@ -86,9 +87,8 @@ def _judged(pool: Pool, one: float, outcome: Outcome, reading_ms: NDArray[np.flo
     """By the requests that met a warm fleet. A refused one is late, and held up."""
     requests = len(outcome.pool)
     counted = np.arange(requests) >= int(WARM_UP * requests)
-    waits, reading = (outcome.first_token_ms - outcome.arrival_ms)[counted], reading_ms[counted]
-    late = float((waits > target.ttft_ms).mean())
-    held_up = float((waits - reading > np.maximum(target.ttft_ms, reading)).mean())
+    late = float(delays.late(outcome, target.ttft_ms)[counted].mean())
+    held_up = float(delays.held_up(outcome, target.ttft_ms, reading_ms)[counted].mean())
     return Sized(pool, one, late, held_up, percentile(ttft_ms(outcome, counted), 99))
 
 

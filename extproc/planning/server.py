@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from extproc.planning.lengths import Floats, Lengths
+from extproc.fleet import delays
+from extproc.planning.lengths import Lengths
 from extproc.sim.batching import STEP_TOKENS
 from extproc.sim.timing import Timing
 
@@ -52,7 +53,7 @@ class Work:
         self.server = server
         self.lengths = lengths
         self.max_model_len = max_model_len
-        self.read_ms = prefill_ms(server.timing, lengths.prompt_tokens)  # (n,) alone on the server
+        self.read_ms = delays.prefill_ms(server.timing, lengths.prompt_tokens)  # (n,) alone on the server
         self.chunks = np.ceil(lengths.prompt_tokens / server.step_tokens)  # (n,)
         self.decode_steps = np.maximum(lengths.output_tokens - 1, 0.0)  # (n,) reading yields the first token
         self.shared_ms = min(server.timing.prefill_ms(1), float(self.read_ms.min()))  # prompts of one step pay it once
@@ -96,10 +97,3 @@ class Work:
 
     def saturated(self) -> Pace:
         return self.pace(self.most_per_step)
-
-
-def prefill_ms(timing: Timing, prompt_tokens: Floats) -> Floats:
-    """`Timing.prefill_ms` of many prompts."""
-    distinct, which = np.unique(np.ceil(prompt_tokens), return_inverse=True)
-    times: Floats = np.array([timing.prefill.at(one) for one in distinct.tolist()])
-    return times[which]

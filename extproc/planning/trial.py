@@ -8,12 +8,12 @@ from functools import cache
 
 import numpy as np
 
+from extproc.fleet import delays
 from extproc.fleet import fleet as simulated
 from extproc.fleet.parts import simulate, taken
 from extproc.planning.forms import servers_for
 from extproc.planning.latency import LATE
 from extproc.planning.plan import Plan, Simulated, Trial
-from extproc.planning.server import prefill_ms
 from extproc.planning.sizing import Fleet, Need, Pool
 from extproc.sim.batch import Slots
 from extproc.traces.trace import Trace
@@ -71,7 +71,7 @@ class _Tried:
         self._target_ms = need.ttft_p99_ms
         self._fewest = max(1, servers_for(pool.requests_per_second, need.utilisation * pool.one_does))
         self.held_up_allowed = need.held_up
-        self._reading_ms = prefill_ms(need.server.timing, self._trace.prompt_tokens.astype(np.float64))
+        self._reading_ms = delays.prefill_ms(need.server.timing, self._trace.prompt_tokens.astype(np.float64))
         self._progress = progress
         self._counts = cache(self._count)
 
@@ -102,10 +102,9 @@ class _Tried:
         fleet = simulated.Fleet("plan", (simulated.Pool("all", servers, self.pool.high, slots, work.server.timing),))
         outcome = simulate(self._trace, fleet)
         self._progress()
-        waited_ms = (outcome.first_token_ms - outcome.arrival_ms)[self._filling :]
-        reading_ms = self._reading_ms[self._filling :]
-        held_up = waited_ms - reading_ms > np.maximum(self._target_ms, reading_ms)
-        return int(np.count_nonzero(waited_ms > self._target_ms)), int(np.count_nonzero(held_up))
+        found = delays.late(outcome, self._target_ms), delays.held_up(outcome, self._target_ms, self._reading_ms)
+        late, held_up = (int(np.count_nonzero(flags[self._filling :])) for flags in found)
+        return late, held_up
 
 
 def _between(trace: Trace, low: int, high: int) -> Trace:

@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from extproc.fleet.delays import prefill_ms
 from extproc.fleet.fleet import Pool
 from extproc.fleet.parts import taken
 from extproc.fleet.sizing import one_serves
 from extproc.planning.lengths import of_trace
-from extproc.planning.server import Server, Work, prefill_ms
+from extproc.planning.server import Server, Work
 from extproc.sim.batch import Slots
 from extproc.sim.timing import Timing
 from extproc.traces.trace import Trace
