@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +22,15 @@ def blocks(page: Path, language: str) -> list[str]:
 def commands(page: Path) -> list[str]:
     """The lines of all its `sh` blocks: each is one command."""
     return [line for block in blocks(page, "sh") for line in block.splitlines()]
+
+
+def ran(command: str, folder: Path, seconds: float) -> subprocess.CompletedProcess[str]:
+    """A `tokenpool` command of a page, run there by this build."""
+    words = [sys.executable, "-m", "extproc.cli", *command.split()[1:]]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds, check=False
+    )
 
 
 def everything() -> str:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from tests.docs.page import ROOT, blocks, commands
+from tests.docs.page import ROOT, blocks, commands, ran
 
 PAGE = ROOT / "docs" / "estimator.md"
 FIGURES = re.compile(r"[+-]?\d[\d,.]*|\bnever\b| +")
@@ -27,9 +24,7 @@ def columns(text: str) -> list[str]:
 def printed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("estimator")
     [command] = [line for line in commands(PAGE) if "--quick" in line]
-    words = [sys.executable, "-m", "extproc.cli", *command.split()[1:]]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    done = ran(command, folder, seconds=200)
     if "is not installed" in done.stderr:
         pytest.skip(done.stderr)
     assert done.returncode == 0, done.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.page import ROOT, blocks, commands
+from tests.docs.page import ROOT, blocks, commands, ran
 
 PAGE = ROOT / "docs" / "planning.md"
 SERVER = "http://127.0.0.1:8000"
@@ -52,9 +51,7 @@ def printed(folder: Path, server: str) -> dict[str, str]:
 
 
 def run(command: str, folder: Path) -> str:
-    words = [sys.executable, "-m", "extproc.cli", *command.split()[1:]]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    done = ran(command, folder, seconds=100)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 from extproc.config import load, warnings
 from extproc.core.routing import threshold_tokens
-from tests.docs.page import ROOT, blocks, commands
+from tests.docs.page import ROOT, blocks, commands, ran
 
 PAGE = ROOT / "docs" / "routing.md"
 
@@ -23,9 +20,9 @@ def example(folder: Path) -> Path:
 
 def test_its_commands_run(tmp_path: Path) -> None:
     example(tmp_path)
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for command in commands(PAGE):
-        subprocess.run(command.split(), cwd=tmp_path, env=environment, check=True, capture_output=True)
+        done = ran(command, tmp_path, seconds=60)
+        assert done.returncode == 0, done.stderr
 
 
 def test_its_example_says_nothing_doubtful_and_has_the_thresholds_it_speaks_of(tmp_path: Path) -> None:

@@ -97,10 +97,7 @@ def test_without_matplotlib_it_says_what_to_install(tmp_path: Path, monkeypatch:
 
 @pytest.fixture(scope="module")
 def arena() -> tuple[Ask, ...]:
-    path = arena_trace()
-    if not path.exists():
-        pytest.skip(f"no {path}: name the directory of traces by TOKENPOOL_TRACES")
-    return read(path)
+    return read(arena_trace())
 
 
 def row_of(comparison: Comparison, order: str) -> Row:

@@ -15,7 +15,8 @@ from extproc.traces.published import AZURE, LIKE, LMSYS, arrivals, azure, from_q
 from extproc.traces.quantiles import Point, Quantiles, read_quantiles
 from extproc.traces.reading import read
 from extproc.traces.trace import Trace, TraceError
-from tests.traces.files import file, published
+from tests.traces.files import file
+from tests.traces.published import published
 
 DRAWN = [pytest.param(azure, AZURE, id="azure"), pytest.param(lmsys, LMSYS, id="lmsys")]
 Draw = Callable[[int, float, int], Trace]
@@ -169,19 +170,14 @@ PUBLISHED = [pytest.param("azure_cdf.json", AZURE, id="azure"), pytest.param("lm
 
 @pytest.mark.parametrize(("name", "totals"), PUBLISHED)
 def test_the_constants_are_the_published_points(name: str, totals: Quantiles) -> None:
-    [path] = published(name)
-    if not path.exists():
-        pytest.skip("the published quantiles are not here")
     known = dict(totals.points)
-    for tokens, share in json.loads(path.read_text()):
+    for tokens, share in json.loads(published(name).read_text()):
         assert known.get(tokens, 1.0) == pytest.approx(share, abs=5e-7)
 
 
 def test_the_drawn_lengths_are_like_azures_own() -> None:
     """Prompts and answers apart are a model; their quartiles stray from the trace's by a third at most."""
-    paths = published("AzureLLMInferenceTrace_code.csv", "AzureLLMInferenceTrace_conv.csv")
-    if not paths[0].exists():
-        pytest.skip("the published traces are not here")
+    paths = [published(f"AzureLLMInferenceTrace_{name}.csv") for name in ("code", "conv")]
     real, drawn = read(paths), azure(100_000, 10.0, 1)
     for quarter in (0.5, 0.75, 0.95):
         for mine, theirs in ((drawn.prompt_tokens, real.prompt_tokens), (drawn.output_tokens, real.output_tokens)):

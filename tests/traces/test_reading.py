@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from extproc.traces.reading import read
 from extproc.traces.trace import Trace, TraceError
-from tests.traces.files import ARENA_HEAD, AZURE_HEAD, file, published
+from tests.traces.files import ARENA_HEAD, AZURE_HEAD, file
+from tests.traces.published import where
 
 DAY = "2023-11-16 18:15:"
-AZURE_CODE, AZURE_CONV = published("AzureLLMInferenceTrace_code.csv", "AzureLLMInferenceTrace_conv.csv")
-[ARENA_FILE] = published("vtc_lmsys_arena_trace.csv")
+AZURE_CODE, AZURE_CONV = map(where, ("AzureLLMInferenceTrace_code.csv", "AzureLLMInferenceTrace_conv.csv"))
+ARENA_FILE = where("vtc_lmsys_arena_trace.csv")
 needs_azure = pytest.mark.skipif(not AZURE_CODE.exists(), reason="the published traces are not here")
 needs_arena = pytest.mark.skipif(not ARENA_FILE.exists(), reason="the published traces are not here")
 
